@@ -1,0 +1,148 @@
+#include "core/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/memory.h"
+
+bool mapping_open(struct mapping *m, const char *path, struct error *err) {
+    *m = (struct mapping){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(err, "%s: %s", path, strerror(errno));
+    struct stat st;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        return error_set(err, "%s: not a regular file", path);
+    }
+    m->size = (size_t)st.st_size;
+    if (m->size) {
+        void *p = mmap(NULL, m->size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            close(fd);
+            return error_set(err, "%s: cannot map %zu bytes: %s", path, m->size, strerror(errno));
+        }
+        m->data = p;
+    }
+    close(fd);
+    return true;
+}
+
+void mapping_close(struct mapping *m) {
+    if (m->data)
+        munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (struct mapping){0};
+}
+
+void mapping_drop(const void *p, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)p + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)p + size) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+char *file_read(const char *path, size_t max_size, size_t *size, struct error *err) {
+    struct mapping m;
+    if (!mapping_open(&m, path, err))
+        return NULL;
+    char *text = NULL;
+    if (m.size > max_size)
+        error_set(err, "%s: %zu bytes, expected at most %zu", path, m.size, max_size);
+    else if ((text = memory_alloc(m.size + 1, 1, path, err)) && m.size)
+        memcpy(text, m.data, m.size);
+    if (text && size)
+        *size = m.size;
+    mapping_close(&m);
+    return text;
+}
+
+bool file_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool folder_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool folder_create(const char *path, struct error *err) {
+    char *copy = memory_strdup(path, err);
+    if (!copy)
+        return false;
+    bool ok = true;
+    for (char *c = copy + 1; ok; c++) {
+        if (*c && *c != '/')
+            continue;
+        char end = *c;
+        *c = '\0';
+        if (mkdir(copy, 0777) != 0 && !folder_exists(copy))
+            ok = error_set(err, "%s: cannot create the folder: %s", copy, strerror(errno));
+        *c = end;
+        if (!end)
+            break;
+    }
+    free(copy);
+    return ok;
+}
+
+bool folder_create_for(const char *path, struct error *err) {
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        return true;
+    char *folder = memory_printf(err, "%.*s", (int)(slash - path), path);
+    bool ok = folder && folder_create(folder, err);
+    free(folder);
+    return ok;
+}
+
+char *path_join(const char *folder, const char *name, struct error *err) {
+    return memory_printf(err, "%s/%s", folder, name);
+}
+
+bool file_writer_open(struct file_writer *w, const char *path, struct error *err) {
+    *w = (struct file_writer){0};
+    w->path = memory_strdup(path, err);
+    w->temporary = memory_printf(err, "%s.tmp.%ld", path, (long)getpid());
+    if (w->path && w->temporary) {
+        w->stream = fopen(w->temporary, "wb");
+        if (!w->stream)
+            error_set(err, "%s: cannot write: %s", w->temporary, strerror(errno));
+    }
+    if (!w->stream) {
+        file_writer_abort(w);
+        return false;
+    }
+    return true;
+}
+
+bool file_writer_commit(struct file_writer *w, struct error *err) {
+    bool ok = !ferror(w->stream) && fflush(w->stream) == 0 && fsync(fileno(w->stream)) == 0;
+    ok = fclose(w->stream) == 0 && ok;
+    w->stream = NULL;
+    if (!ok || rename(w->temporary, w->path) != 0)
+        error_set(err, "%s: cannot write: %s", w->path, strerror(errno)), ok = false;
+    if (ok) {
+        free(w->temporary);
+        w->temporary = NULL;
+    }
+    file_writer_abort(w);
+    return ok;
+}
+
+void file_writer_abort(struct file_writer *w) {
+    if (w->stream)
+        fclose(w->stream);
+    if (w->temporary)
+        unlink(w->temporary);
+    free(w->temporary);
+    free(w->path);
+    *w = (struct file_writer){0};
+}

@@ -1,0 +1,44 @@
+// Checkpoints in safetensors: one file, or shards with an index, mapped and never copied.
+//
+//     u64 N | N bytes of JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, …} | data
+//
+// Offsets count from the start of the data. Everything is checked on opening: the header's length,
+// dtypes, shapes against byte ranges, ranges against the file, holes and overlaps.
+// https://github.com/huggingface/safetensors#format
+#ifndef NIBBLE_IO_SAFETENSORS_H
+#define NIBBLE_IO_SAFETENSORS_H
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/tensor.h"
+
+struct safetensors {
+    size_t n_tensors;
+    struct tensor *tensors; // sorted by name; data points into the mappings
+    const char **files;     // [n_tensors] the file each tensor is in, for messages
+    size_t n_mappings;
+    struct mapping *mappings;
+    char **paths; // [n_mappings]
+    char **names; // [n_tensors] owned
+};
+
+// folder has model.safetensors, or model.safetensors.index.json and the shards it names.
+bool safetensors_open(struct safetensors *s, const char *folder, struct error *err);
+// One file by its path.
+bool safetensors_open_file(struct safetensors *s, const char *path, struct error *err);
+void safetensors_close(struct safetensors *s);
+
+// NULL if there is none of that name.
+const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
+
+// Parses one header (for tests and the fuzz target): data[0..size) is the whole file. On success
+// adds its tensors to s. `path` begins every message.
+bool safetensors_parse(struct safetensors *s, const void *data, size_t size, const char *path,
+                       struct error *err);
+
+// Writes tensors (F32, F16, BF16, …: whatever dtype says) to one file, replacing it only when
+// complete, with "format": "pt" as metadata, which transformers demands.
+bool safetensors_write(const char *path, const struct tensor *tensors, size_t n,
+                       struct error *err);
+
+#endif

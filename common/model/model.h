@@ -1,0 +1,87 @@
+// A model: its config and its weights, in whatever formats they are; and one forward pass for all.
+#ifndef NIBBLE_MODEL_MODEL_H
+#define NIBBLE_MODEL_MODEL_H
+
+#include "core/error.h"
+#include "core/tensor.h"
+#include "io/safetensors.h"
+#include "model/config.h"
+
+// A weight matrix in any format, plus an optional bias. y = x wᵀ + bias.
+struct linear {
+    struct tensor w;       // [N, K]; w.format says how to read it
+    float *bias;           // [N] or NULL
+    bool int8_activations; // quantize x to int8 on the fly (int8 formats only)
+    bool owns_data;        // w.data is ours to free
+};
+
+struct norm {
+    float *gain; // [H]
+    float *bias; // [H] or NULL
+};
+
+struct layer {
+    struct norm attention_norm, mlp_norm;
+    struct linear q, k, v, o;
+    float *q_norm, *k_norm;       // [D] or NULL
+    struct linear gate, up, down; // gate has no data where the MLP has none (GPT-2)
+};
+
+struct model {
+    struct model_config config;
+    struct linear embedding;          // [V, H]
+    struct linear position_embedding; // [max_context, H], GPT-2 only
+    struct layer *layers;             // [L]
+    struct norm final_norm;
+    struct linear head; // [V, H]; a view of the embedding where tied
+    float *inv_freq;    // [D/2] rotary frequencies, scaling applied
+    struct safetensors *files; // the mapped checkpoint; NULL in a model made from another
+};
+
+// Loads a checkpoint folder: nothing is copied but norms and biases (as float32).
+struct model *model_load(const char *folder, struct error *err);
+void model_free(struct model *m);
+
+// Calls visit for every linear (blocks in order, then the embedding, then the head if it is not the
+// embedding); stops when it returns false.
+typedef bool linear_visitor(void *user, struct linear *l);
+bool model_visit_linears(struct model *m, linear_visitor *visit, void *user);
+// Bytes of all weights as held (a tied head counts once), norms and biases included.
+size_t model_bytes(const struct model *m);
+size_t model_parameters(const struct model *m);
+
+// y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
+bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);
+
+// ---- the cache of keys and values ----------------------------------------------------------------
+
+struct kv_cache {
+    size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
+    size_t n_kv_heads, head_dim;
+    float *k, *v; // [L][sequence][B][capacity][D]
+};
+bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
+                   size_t capacity, struct error *err);
+void kv_cache_free(struct kv_cache *kv);
+
+// ---- the forward pass ------------------------------------------------------------------------------
+
+// Tokens to process: prefill, decode, several sequences at once. A token's position says where its
+// key and value are stored; it sees every position up to its own in its sequence.
+struct batch {
+    size_t n;
+    const int32_t *tokens, *positions, *sequences; // [n]; sequences NULL: all 0
+    const uint8_t *wants_logits;                   // [n]; NULL: all
+};
+
+// logits [number of tokens that want them, V]. Fails on a token, position or sequence out of range.
+bool model_forward(const struct model *m, struct kv_cache *kv, const struct batch *b, float *logits,
+                   struct error *err);
+// The two halves, for callers that cannot hold T × V logits: hidden [n, H] after the final norm …
+bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch *b, float *hidden,
+                  struct error *err);
+// … and logits [n, V] of any of its rows.
+bool model_logits(const struct model *m, const float *hidden, size_t n, float *logits,
+                  struct error *err);
+
+#endif

@@ -1,0 +1,25 @@
+// A quantized model is a model: same config, same shapes, linears in other formats.
+#ifndef NIBBLE_QUANT_QUANTIZE_H
+#define NIBBLE_QUANT_QUANTIZE_H
+
+#include "model/model.h"
+#include "quant/recipe.h"
+
+struct quantize_stats {
+    size_t weights;     // quantized
+    size_t bytes;       // that they take, scales and zero-points included
+    double seconds;
+    double nmse;        // Σ (w - ŵ)² / Σ w² over the quantized weights
+};
+
+typedef void quantize_progress(void *user, size_t done, size_t total); // linears
+
+// A new model whose linears are in the recipe's formats; the rest is shared with `source`, which
+// must outlive it. One tensor at a time: memory beyond the result is a few rows per thread, and
+// pages of the source that were read are given back.
+// int8_activations: quantize activations on the fly where the format is int8 per tensor or channel.
+struct model *model_quantize(const struct model *source, const struct recipe *recipe,
+                             bool int8_activations, struct quantize_stats *stats,
+                             quantize_progress *progress, void *user, struct error *err);
+
+#endif

@@ -1,0 +1,39 @@
+// Which tensor gets which format: lines of "pattern format", first match wins.
+//
+//     # comment
+//     *.mlp.down_proj   int8
+//     model.layers.0.*  keep        # stays as the checkpoint has it
+//     *                 int4-g128
+//
+// Patterns are shell globs (fnmatch) over tensor names, with or without ".weight"; '|' or ',' joins
+// alternatives.
+#ifndef NIBBLE_QUANT_RECIPE_H
+#define NIBBLE_QUANT_RECIPE_H
+
+#include "quant/format.h"
+
+struct recipe_rule {
+    char *pattern;
+    const struct quant_format *format; // NULL: keep
+};
+
+struct recipe {
+    struct recipe_rule *rules;
+    size_t n_rules;
+};
+
+// From text; `name` (a path) and the line number begin every message.
+bool recipe_parse(struct recipe *r, const char *text, const char *name, struct error *err);
+bool recipe_read(struct recipe *r, const char *path, struct error *err);
+// One format for every linear of the blocks, none for the embedding and the head unless `only`
+// names them. only/skip: patterns or NULL.
+bool recipe_uniform(struct recipe *r, const struct quant_format *f, const char *only,
+                    const char *skip, struct error *err);
+void recipe_free(struct recipe *r);
+
+// The format for this tensor; NULL: keep it as it is.
+const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name);
+// True if the name matches one of the patterns joined by '|' or ','.
+bool pattern_match(const char *patterns, const char *tensor_name);
+
+#endif

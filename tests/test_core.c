@@ -1,0 +1,82 @@
+// core/: errors, sizes, 16-bit floats, files.
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/dtype.h"
+#include "core/file.h"
+#include "core/memory.h"
+
+Test(core, error_is_one_clean_line) {
+    struct error err = {0};
+    cr_assert_not(error_set(&err, "bad name '%s'", "a\nb\x1b"));
+    cr_assert_str_eq(err.message, "bad name 'a?b?'");
+    cr_assert_not(error_set(NULL, "nobody listens"));
+}
+
+Test(core, sizes_do_not_wrap) {
+    size_t out = 7;
+    cr_assert_not(size_mul(SIZE_MAX / 2, 3, &out));
+    cr_assert_not(size_add(SIZE_MAX, 1, &out));
+    cr_assert_eq(out, 7);
+    cr_assert(size_mul(6, 7, &out) && out == 42);
+    struct error err = {0};
+    cr_assert_null(memory_alloc(SIZE_MAX / 4, 8, "weights", &err));
+    cr_assert_str_eq(err.message,
+                     "weights: 4611686018427387903 items of 8 bytes overflow the address space");
+}
+
+Test(core, f16_every_value_survives) {
+    for (uint32_t h = 0; h < 65536; h++) {
+        float f = f16_to_f32((uint16_t)h);
+        if (isnan(f))
+            cr_assert(isnan(f16_to_f32(f32_to_f16(f))));
+        else
+            cr_assert_eq(f32_to_f16(f), h, "%04x", h);
+    }
+}
+
+Test(core, f16_rounds_to_nearest_even) {
+    cr_assert_eq(f32_to_f16(1.0f + 0x1p-11f), 0x3c00); // a tie goes to the even mantissa
+    cr_assert_eq(f32_to_f16(1.0f + 0x3p-11f), 0x3c02);
+    cr_assert_eq(f32_to_f16(65519.99f), 0x7bff);
+    cr_assert_eq(f32_to_f16(65520.0f), 0x7c00);
+    cr_assert_eq(f32_to_f16(0x1p-25f), 0);             // half the smallest subnormal, a tie
+    cr_assert_eq(f32_to_f16(0x1.8p-25f), 1);
+    cr_assert_eq(f32_to_f16(-0.0f), 0x8000);
+}
+
+Test(core, bf16_rounds_to_nearest_even) {
+    cr_assert_eq(f32_to_bf16(1.0f + 0x1p-8f), 0x3f80);
+    cr_assert_eq(f32_to_bf16(1.0f + 0x3p-8f), 0x3f82);
+    cr_assert(isnan(bf16_to_f32(f32_to_bf16(f32_from_bits(0x7f800001)))));
+    cr_assert_eq(bf16_to_f32(f32_to_bf16(INFINITY)), INFINITY);
+}
+
+Test(core, a_file_is_replaced_whole_or_not_at_all) {
+    char path[] = "/tmp/nibble-test-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && write(fd, "old", 3) == 3);
+    close(fd);
+    struct error err = {0};
+    struct file_writer w;
+    cr_assert(file_writer_open(&w, path, &err), "%s", err.message);
+    fputs("half", w.stream);
+    file_writer_abort(&w);
+    char *text = file_read(path, 100, NULL, &err);
+    cr_assert_str_eq(text, "old");
+    free(text);
+    cr_assert(file_writer_open(&w, path, &err));
+    fputs("new", w.stream);
+    cr_assert(file_writer_commit(&w, &err), "%s", err.message);
+    text = file_read(path, 100, NULL, &err);
+    cr_assert_str_eq(text, "new");
+    free(text);
+    cr_assert_null(file_read(path, 2, NULL, &err));
+    unlink(path);
+    cr_assert_null(file_read(path, 100, NULL, &err));
+    cr_assert(strstr(err.message, "No such file"));
+}
