@@ -116,6 +116,17 @@ Test(report, markdown_shows_spread_and_broken_perplexity) {
     result_table_free(&t);
 }
 
+Test(report, markdown_spread_is_never_rounded_away) {
+    struct result_table t = {.phase = 1};
+    struct result_row *row = add(&t, "x", "");
+    row->tpot_ms = 150.42;
+    row->tpot_sd_ms = 0.31;
+    char *text = printed(&t, result_print_markdown);
+    cr_assert(strstr(text, "150.4 ± 0.3 |\n"), "%s", text);
+    free(text);
+    result_table_free(&t);
+}
+
 Test(report, markdown_quotes_generated_text) {
     struct result_table t = {.phase = 1};
     struct error err = {0};

@@ -55,20 +55,30 @@ static const struct column columns[] = {
 };
 enum { N_COLUMNS = sizeof columns / sizeof *columns, CELL = 64 };
 
+// Decimals that give `digits` significant digits.
+static int decimals_for(double value, int digits) {
+    int decimals = value == 0 ? 0 : digits - 1 - (int)floor(log10(fabs(value)));
+    return decimals > 0 ? decimals : 0;
+}
+
 // At least `digits` significant ones, in plain notation as long as that stays readable.
 static void format_digits(char *out, double value, int digits, int min_decimals) {
     double magnitude = fabs(value);
-    if (value == 0) {
+    int decimals = decimals_for(value, digits);
+    if (value == 0)
         strcpy(out, "0");
-        return;
-    }
-    if (magnitude >= 1e9 || magnitude < 1e-9) {
+    else if (magnitude >= 1e9 || magnitude < 1e-9)
         snprintf(out, CELL, "%.*e", digits - 1, value);
-        return;
-    }
-    int decimals = digits - 1 - (int)floor(log10(magnitude));
-    decimals = decimals > min_decimals ? decimals : min_decimals;
-    snprintf(out, CELL, "%.*f", decimals, value);
+    else
+        snprintf(out, CELL, "%.*f", decimals > min_decimals ? decimals : min_decimals, value);
+}
+
+// Both to the same digit: the spread's first, or the mean's third where that is finer.
+static void format_plus_minus(char *out, double mean, double sd) {
+    int decimals = decimals_for(mean, 3), of_sd = decimals_for(sd, 1);
+    of_sd = of_sd < 2 ? of_sd : 2;
+    decimals = decimals > of_sd ? decimals : of_sd;
+    snprintf(out, CELL, "%.*f ± %.*f", decimals, mean, decimals, sd);
 }
 
 static void format_bytes(char *out, double bytes) {
@@ -104,13 +114,11 @@ static void format_cell(char *out, const struct result_row *row, const struct co
         strcpy(out, "–");
         return;
     }
-    format_number(out, result_number(row, column->offset), column->style);
-    if (column->style == STYLE_PLUS_MINUS && isfinite(row->tpot_sd_ms)) {
-        // The spread to the digits of the value.
-        size_t size = strlen(out), point = strcspn(out, ".");
-        int decimals = point < size ? (int)(size - point) - 1 : 0;
-        snprintf(out + size, CELL - size, " ± %.*f", decimals, row->tpot_sd_ms);
-    }
+    double value = result_number(row, column->offset);
+    if (column->style == STYLE_PLUS_MINUS && isfinite(value) && isfinite(row->tpot_sd_ms))
+        format_plus_minus(out, value, row->tpot_sd_ms);
+    else
+        format_number(out, value, column->style);
 }
 
 static bool any_measured(const struct result_table *t, size_t offset) {
