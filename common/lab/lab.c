@@ -201,6 +201,9 @@ static bool write_results(struct lab *lab, struct error *err) {
 }
 
 bool lab_close(struct lab *lab, bool ok, struct error *err) {
+    const char *config = lab->options.config;
+    if (ok && config && !lab->config_found && !lab->done)
+        ok = error_set(err, "--config: this phase has no row called '%s'", config);
     if (ok && lab->table.n_rows)
         ok = write_results(lab, err);
     result_table_free(&lab->table);
@@ -220,8 +223,11 @@ static bool is_f32(const struct lab *lab) {
     return lab->model->layers[0].q.w.dtype == DTYPE_F32;
 }
 
-static bool wanted(const struct lab *lab, const char *label) {
-    return !lab->options.config || strcmp(lab->options.config, label) == 0;
+// Whether --config asks for this row, or for none in particular.
+static bool wanted(struct lab *lab, const char *label) {
+    bool yes = !lab->options.config || strcmp(lab->options.config, label) == 0;
+    lab->config_found |= yes;
+    return yes;
 }
 
 static void show_quantize(void *user, size_t done, size_t total) {
@@ -261,12 +267,11 @@ static bool baseline_row(struct lab *lab, struct error *err) {
 }
 
 bool lab_baseline(struct lab *lab, struct error *err) {
-    bool f32 = is_f32(lab);
-    if (lab->options.tokens && !wanted(lab, f32 ? "fp32" : "fp16") && !(f32 && wanted(lab, "fp16")))
-        return true; // --tokens wants the logits of one configuration only
-    if ((!lab->options.tokens || wanted(lab, f32 ? "fp32" : "fp16")) && !baseline_row(lab, err))
+    bool f32 = is_f32(lab), only_logits = lab->options.tokens;
+    // The stored model is every row's reference: --config does not leave it out, --tokens does.
+    if ((wanted(lab, f32 ? "fp32" : "fp16") || !only_logits) && !baseline_row(lab, err))
         return false;
-    if (!f32 || !wanted(lab, "fp16") || lab->done)
+    if (!f32 || lab->done || !wanted(lab, "fp16"))
         return true;
     struct recipe r;
     if (!recipe_parse(&r, "* f16", "fp16", err))
@@ -285,10 +290,11 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     if (lab->done || !wanted(lab, label))
         return true;
     struct recipe r;
-    const struct quant_format *rest = is_f32(lab) ? quant_format_find("f16") : NULL;
-    if (!recipe_uniform(&r, format, rest, lab->options.only, lab->options.skip, err))
+    if (!recipe_uniform(&r, format, lab->options.only, lab->options.skip, err))
         return false;
-    bool ok = recipe_row(lab, &r, config.int8_activations, label, format->name, err);
+    // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
+    bool ok = !is_f32(lab) || recipe_add(&r, "*", quant_format_find("f16"), err);
+    ok = ok && recipe_row(lab, &r, config.int8_activations, label, format->name, err);
     recipe_free(&r);
     return ok;
 }

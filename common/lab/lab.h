@@ -26,7 +26,8 @@ struct lab {
     struct token_list text, prompt;
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
-    bool done; // the flags asked for something that needs no rows, and it is done
+    bool config_found; // a row that --config names has come by
+    bool done;         // the flags asked for something that needs no rows, and it is done
 };
 
 // Handles --tokenize and --detokenize itself (then lab->done). False with a message on failure.
