@@ -130,6 +130,17 @@ static bool read_prompt(struct lab *lab, struct error *err) {
     return ok;
 }
 
+// The bundled model is asked the bundled questions; other models only those of --choices.
+static bool read_questions(struct lab *lab, struct error *err) {
+    const char *given = lab->options.choices;
+    if (given ? strcmp(given, "none") == 0 : lab->options.model != NULL)
+        return true;
+    char *path = given ? memory_strdup(given, err) : lab_project_path("data/choices.jsonl", err);
+    bool ok = path && questions_read(&lab->questions, path, err);
+    free(path);
+    return ok;
+}
+
 // ---- opening and closing ----------------------------------------------------------------------
 
 static bool choose_context(struct lab *lab, struct error *err) {
@@ -188,7 +199,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
         lab->model = model_load(lab->folder, err);
         return lab->model != NULL;
     }
-    return open_model(lab, err) && read_text(lab, err) && read_prompt(lab, err);
+    return open_model(lab, err) && read_text(lab, err) && read_questions(lab, err) &&
+           read_prompt(lab, err);
 }
 
 static bool write_results(struct lab *lab, struct error *err) {
@@ -208,6 +220,7 @@ bool lab_close(struct lab *lab, bool ok, struct error *err) {
         ok = write_results(lab, err);
     result_table_free(&lab->table);
     eval_reference_close(&lab->reference);
+    questions_free(&lab->questions);
     token_list_free(&lab->text);
     token_list_free(&lab->prompt);
     tokenizer_free(lab->tokenizer);

@@ -10,6 +10,7 @@
 #define NIBBLE_LAB_LAB_H
 
 #include "cli/cli.h"
+#include "eval/choices.h"
 #include "eval/perplexity.h"
 #include "model/model.h"
 #include "quant/quantize.h"
@@ -24,6 +25,7 @@ struct lab {
     struct model *model;
     struct tokenizer *tokenizer;
     struct token_list text, prompt;
+    struct question_list questions;  // none: accuracy is not measured
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
     bool config_found; // a row that --config names has come by

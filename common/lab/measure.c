@@ -112,6 +112,28 @@ static bool measure_quality(struct lab *lab, const struct model *m, struct resul
     return true;
 }
 
+static void show_choices(void *user, size_t done, size_t total, size_t right) {
+    char note[32];
+    snprintf(note, sizeof note, "%zu right", right);
+    progress_update(user, done, total, note);
+}
+
+static bool measure_choices(struct lab *lab, const struct model *m, struct result_row *row,
+                            struct error *err) {
+    if (!lab->questions.n)
+        return true;
+    struct choices_result r;
+    struct progress p;
+    progress_start(&p, row->config, "questions");
+    bool ok = choices_score(m, lab->tokenizer, &lab->questions, 0, &r, show_choices, &p, err);
+    progress_finish(&p);
+    if (!ok)
+        return false;
+    row->accuracy = r.accuracy;
+    row->accuracy_n = (double)r.asked;
+    return true;
+}
+
 // With --bench 512 + 128 tokens five times; without, a glance: 16 tokens decoded once. The prefill
 // speed is then that of the evaluation.
 static bool measure_speed(struct lab *lab, const struct model *m, struct result_row *row,
@@ -142,7 +164,7 @@ bool measure_row(struct lab *lab, const struct model *m, struct result_row *row,
     }
     row->model_bytes = (double)model_bytes(m);
     ok = measure_text(lab, m, row, err) && measure_quality(lab, m, row, err) &&
-         measure_speed(lab, m, row, err);
+         measure_choices(lab, m, row, err) && measure_speed(lab, m, row, err);
     row->peak_rss_bytes = (double)memory_use().peak;
     ok = ok && result_table_add(&lab->table, row, err);
     if (!ok)
