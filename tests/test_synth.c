@@ -200,20 +200,36 @@ Test(synth, tokenizer_has_every_byte_once_and_the_special_tokens) {
 
 Test(synth, same_bytes_with_any_number_of_threads) {
     char said[256];
-    cr_assert_eq(run("tiny", in_folder("one"), "1", RLIM_INFINITY, said), 0, "%s", said);
-    cr_assert_eq(run("tiny", in_folder("three"), "3", RLIM_INFINITY, said), 0, "%s", said);
-    for (int i = 1; i <= 5; i++) {
+    cr_assert_eq(run("tiny-llama", in_folder("one"), "1", RLIM_INFINITY, said), 0, "%s", said);
+    cr_assert_eq(run("tiny-llama", in_folder("three"), "3", RLIM_INFINITY, said), 0, "%s", said);
+    for (int i = 1; i <= 12; i++) {
         char name[64];
         struct mapping m[2];
         struct error err = {0};
-        snprintf(name, sizeof name, "one/model-%05d-of-00005.safetensors", i);
+        snprintf(name, sizeof name, "one/model-%05d-of-00012.safetensors", i);
         cr_assert(mapping_open(&m[0], in_folder(name), &err), "%s", err.message);
-        snprintf(name, sizeof name, "three/model-%05d-of-00005.safetensors", i);
+        snprintf(name, sizeof name, "three/model-%05d-of-00012.safetensors", i);
         cr_assert(mapping_open(&m[1], in_folder(name), &err), "%s", err.message);
         cr_expect(m[0].size == m[1].size && memcmp(m[0].data, m[1].data, m[0].size) == 0);
         mapping_close(&m[0]);
         mapping_close(&m[1]);
     }
+}
+
+// The same stream of random numbers must not start again with each piece that a thread fills.
+Test(synth, weights_do_not_repeat) {
+    char said[256];
+    cr_assert_eq(run("tiny-llama", in_folder("a"), "2", RLIM_INFINITY, said), 0, "%s", said);
+    struct mapping m;
+    struct error err = {0};
+    cr_assert(mapping_open(&m, in_folder("a/model-00004-of-00012.safetensors"), &err), "%s",
+              err.message);
+    size_t same = 0, n = 65536;
+    const unsigned char *weights = m.data + m.size - 4 * n; // [512, 256] ends the file
+    for (size_t i = 0; i < n; i++)
+        same += memcmp(weights + 2 * i, weights + 2 * (i + n), 2) == 0;
+    cr_expect_lt(same, n / 50);
+    mapping_close(&m);
 }
 
 Test(synth, a_complete_folder_is_left_alone) {

@@ -166,7 +166,7 @@ static void plan_free(struct plan *plan) {
 // A normal number is a uniform 16-bit one looked up in the table of the normal distribution's
 // quantiles: four to a 64-bit random number, several hundred million a second and thread.
 
-enum { QUANTILES = 65536, CHUNK = 1 << 20 };
+enum { QUANTILES = 65536, CHUNK = 1 << 16 };
 
 struct outlier {
     size_t col;
