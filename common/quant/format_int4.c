@@ -89,8 +89,7 @@ static bool quantize_int4(const struct quant_format *f, const float *w, size_t r
             struct quant_range range = quant_range(w + col, len);
             if (!isfinite(range.lo) || !isfinite(range.hi))
                 return quant_fail_not_finite(w + col, r, col, len, err);
-            // Two divisions, because max - min can overflow.
-            float exact = f->zero_point ? range.hi / CODE_MAX - range.lo / CODE_MAX
+            float exact = f->zero_point ? (range.hi - range.lo) / CODE_MAX
                                         : fmaxf(range.hi, -range.lo) / SYMMETRIC_MAX;
             float scale = scale_round(p.scale_bytes, exact);
             if (!isfinite(scale))
