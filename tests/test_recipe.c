@@ -139,9 +139,9 @@ static const char *const others[] = {
 
 Test(recipe, uniform_is_the_linears_of_the_blocks) {
     struct recipe r;
-    cr_assert(recipe_uniform(&r, &(const struct quant_format){.name = "x"}, NULL, NULL, NULL));
+    cr_assert(recipe_uniform(&r, quant_format_find("int8"), NULL, NULL, NULL));
     for (size_t i = 0; i < sizeof block_linears / sizeof *block_linears; i++)
-        cr_assert_str_eq(format_name(&r, block_linears[i]), "x", "%s", block_linears[i]);
+        cr_assert_str_eq(format_name(&r, block_linears[i]), "int8", "%s", block_linears[i]);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         cr_assert_str_eq(format_name(&r, others[i]), "keep", "%s", others[i]);
     recipe_free(&r);

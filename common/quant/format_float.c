@@ -42,14 +42,17 @@ static inline uint16_t load_u16(const char *p) {
     return h;
 }
 
-// f16_to_f32 without branches, so that it vectorises.
+// f16_to_f32 without branches, so that it vectorises; a mask chooses, because `?:` over a float
+// subtraction is a branch again (it could trap). Signed, because SSE2 compares only those.
 static inline __attribute__((always_inline)) float f16_widen(uint16_t h) {
-    uint32_t magnitude = h & 0x7fff, sign = (uint32_t)(h & 0x8000) << 16;
-    uint32_t rebias = (127u - 15u) << 23;
-    uint32_t subnormal = f32_bits(f32_from_bits(magnitude + f32_bits(0.5f)) - 0.5f);
-    uint32_t normal = (magnitude << 13) + rebias;
-    normal += magnitude >= 0x7c00 ? rebias : 0; // infinity and NaN: exponent 255
-    return f32_from_bits(sign | (magnitude < 0x400 ? subnormal : normal));
+    int32_t magnitude = h & 0x7fff, rebias = (127 - 15) << 23;
+    int32_t half = (int32_t)f32_bits(0.5f);
+    int32_t subnormal = (int32_t)f32_bits(f32_from_bits((uint32_t)(magnitude + half)) - 0.5f);
+    int32_t normal = (magnitude << 13) + rebias;
+    normal += -(magnitude >= 0x7c00) & rebias; // infinity and NaN: exponent 255
+    int32_t is_subnormal = -(magnitude < 0x400);
+    uint32_t bits = (uint32_t)((subnormal & is_subnormal) | (normal & ~is_subnormal));
+    return f32_from_bits((uint32_t)(h & 0x8000) << 16 | bits);
 }
 
 static inline __attribute__((always_inline)) void
@@ -70,8 +73,8 @@ dequantize_bf16_body(const struct quant_format *f, const void *data, size_t n, s
         out[i] = bf16_to_f32(load_u16(h + 2 * i));
 }
 
-FORMAT_VERSIONS(dequantize_f16, dequantize_f16_body)
-FORMAT_VERSIONS(dequantize_bf16, dequantize_bf16_body)
+FORMAT_VERSIONS(dequantize_f16, dequantize_f16_body, dequantize_f16_body, dequantize_f16_body)
+FORMAT_VERSIONS(dequantize_bf16, dequantize_bf16_body, dequantize_bf16_body, dequantize_bf16_body)
 
 #define FLOAT_FORMAT(id, text, type, width, fast)                                                  \
     const struct quant_format quant_##id = {.name = #id,                                           \

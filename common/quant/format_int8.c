@@ -80,7 +80,7 @@ dequantize_int8_body(const struct quant_format *f, const void *data, size_t n, s
     }
 }
 
-FORMAT_VERSIONS(dequantize_int8, dequantize_int8_body)
+FORMAT_VERSIONS(dequantize_int8, dequantize_int8_body, dequantize_int8_body, dequantize_int8_body)
 
 #define INT8_FORMAT(id, text, description, scale_span, group_size)                                 \
     _Static_assert((group_size) == 0 || 256 % (group_size) == 0, "columns are read from 256 on");  \

@@ -1,8 +1,8 @@
 // What the format families share; for common/quant/format*.c and their tests only.
 //
-// Fast dequantizers are plain loops in an always-inline body, compiled once per instruction set
-// (FORMAT_VERSIONS) and chosen at each call from what the CPU has: the compiler vectorises them, no
-// intrinsics and no ifunc (which sanitizers and musl do not bear) are needed.
+// Fast dequantizers are always-inline bodies, compiled once per instruction set (FORMAT_VERSIONS)
+// and chosen at each call from what the CPU has. The compiler vectorises the loops; no ifunc is
+// needed, which sanitizers and musl do not bear.
 #ifndef NIBBLE_QUANT_FORMAT_SHARED_H
 #define NIBBLE_QUANT_FORMAT_SHARED_H
 
@@ -100,31 +100,30 @@ typedef void format_dequantize(const struct quant_format *f, const void *data, s
                                size_t row, size_t col, size_t count, float *out);
 
 #if defined(__x86_64__)
-#define FORMAT_TARGET(isa) __attribute__((target(isa)))
+#define FORMAT_TARGET_AVX2 __attribute__((target("avx2")))
+#define FORMAT_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
 #else
-#define FORMAT_TARGET(isa)
+#define FORMAT_TARGET_AVX2
+#define FORMAT_TARGET_AVX512
 #endif
 
-// The best instruction set this CPU has; without x86-64, the compiler's own.
+// The best instruction set this CPU has; without x86-64, ISA_SCALAR: the compiler's own.
 enum isa format_isa(void);
 
-// Defines `name`, the dequantizer whose code is `body` (an always-inline function), and the table
-// name##_versions of what it chooses from.
-#define FORMAT_VERSION(name, body, target)                                                         \
-    target static void name(const struct quant_format *f, const void *data, size_t n, size_t k,    \
-                            size_t row, size_t col, size_t count, float *out) {                    \
-        body(f, data, n, k, row, col, count, out);                                                 \
-    }
-#define FORMAT_VERSIONS(name, body)                                                                \
-    FORMAT_VERSION(name##_scalar, body, )                                                          \
-    FORMAT_VERSION(name##_avx2, body, FORMAT_TARGET("avx2"))                                       \
-    FORMAT_VERSION(name##_avx512, body, FORMAT_TARGET("avx512f,avx512bw,avx512vl,avx512dq"))       \
-    format_dequantize *const name##_versions[ISA_COUNT] = {name##_scalar, name##_avx2,             \
-                                                           name##_avx512};                         \
+// Defines the dequantizer `name` and the table name##_versions of what it chooses from, whose code
+// is these always-inline functions (or macros).
+#define FORMAT_VERSION(name, body)                                                                 \
     static void name(const struct quant_format *f, const void *data, size_t n, size_t k,           \
                      size_t row, size_t col, size_t count, float *out) {                           \
-        name##_versions[format_isa()](f, data, n, k, row, col, count, out);                        \
+        body(f, data, n, k, row, col, count, out);                                                 \
     }
+#define FORMAT_VERSIONS(name, scalar, avx2, avx512)                                                \
+    FORMAT_VERSION(name##_scalar, scalar)                                                          \
+    FORMAT_TARGET_AVX2 FORMAT_VERSION(name##_avx2, avx2)                                           \
+    FORMAT_TARGET_AVX512 FORMAT_VERSION(name##_avx512, avx512)                                     \
+    format_dequantize *const name##_versions[ISA_COUNT] = {name##_scalar, name##_avx2,             \
+                                                           name##_avx512};                         \
+    FORMAT_VERSION(name, name##_versions[format_isa()])
 
 extern format_dequantize *const dequantize_f16_versions[ISA_COUNT];
 extern format_dequantize *const dequantize_bf16_versions[ISA_COUNT];
