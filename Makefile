@@ -1,19 +1,27 @@
 # nibble: one program per phase at the top, everything else under build/.
-#
-#   make            every phase, and what was left out
-#   make phase2     one phase            make test    the tests (installs what they need)
-#   make demo       the main job         make help    all targets
+## make            every phase and tool, and what was left out
+## make phaseN     one phase; then ./phaseN --help
+## make demo       the main job on the bundled model: FP16, INT8 and INT4 side by side
+## make test       the tests (both install what is missing first)
+## make san        the tests under AddressSanitizer and UBSan
+## make fuzz       the parsers' fuzz targets, FUZZ_SECONDS each (60)
+## make bench      the kernels' speed, beside this machine's limits
+## make results    the tables and charts in results/ and the write-ups that show them
+## make docs       expand code and tables in the write-ups; make docs-check: fail if they drifted
+## make synth SHAPE=qwen2.5-3b    a synthetic checkpoint of that shape under data/synth/
+## make setup      install what is missing; make format: clang-format; make clean
+## V=1 shows whole commands, BUILD=folder builds elsewhere
 
 BUILD ?= build
-CC ?= gcc
 PKGS := libcjson libpcre2-8 libutf8proc libcurl libcrypto
 PKG_CONFIG ?= pkg-config
 
-# No -ffast-math anywhere: it deletes isnan. -march stays generic: kernels choose at run time.
+# No -ffast-math anywhere: it deletes isnan. No -march: kernels choose at run time.
 CFLAGS ?= -O3 -g
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi -Werror
-ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) -fopenmp -Icommon -I. -MMD -MP \
-	$(shell $(PKG_CONFIG) --cflags $(PKGS)) $(CFLAGS) $(EXTRA_CFLAGS)
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) -fopenmp -Icommon -I. -MMD -MP $(PKG_CFLAGS) $(CFLAGS) \
+	$(EXTRA_CFLAGS)
+PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lstb -lm -fopenmp
 
 LIB_SOURCES := $(sort $(wildcard common/*/*.c kernels/cpu/*.c))
@@ -25,27 +33,32 @@ TOOLS := $(patsubst tools/%.c,$(BUILD)/tools/%,$(sort $(wildcard tools/*.c)))
 TEST_SOURCES := $(sort $(wildcard tests/*.c))
 TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/%.o)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
-# `make V=1` shows whole commands.
-Q := $(if $(V),,@)
-say = $(if $(V),,@echo "  $(1)")
-
+FUZZ_SECONDS ?= 60
+DOCS := README.md ROADMAP.md $(sort $(wildcard notebooks-md/*.md))
+SHAPE ?= qwen2.5-3b
 # A filter that matches nothing, or a file that lost its tests, must not pass for success.
 MIN_TESTS := 1
 
-.DELETE_ON_ERROR:
-.PHONY: all setup demo test san fuzz bench results docs docs-check synth clean help format tools \
-	check-libraries
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1)")
 
-all: check-libraries $(PHASES) tools
+.DELETE_ON_ERROR:
+.PHONY: all setup demo test check san fuzz bench results docs docs-check synth clean help format tools \
+	check-libraries
+# Objects are kept: make would call those behind a pattern chain intermediate and delete them.
+.SECONDARY:
+
+all: check-libraries
+	@$(MAKE) --no-print-directory $(PHASES) tools
 	@echo "built: $(PHASES)"
 	@tools/optional.sh
 
-# The set-up is for targets a newcomer types first; `make` alone only checks.
+# The set-up runs in the targets a newcomer types first; `make` alone only checks.
 setup:
 	@tools/setup.sh
 
 check-libraries:
-	@$(PKG_CONFIG) --exists $(PKGS) || { echo "make: missing libraries: run tools/setup.sh" >&2; exit 1; }
+	@$(PKG_CONFIG) --exists $(PKGS) || { echo "make: libraries are missing: run make setup" >&2; exit 1; }
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
@@ -72,10 +85,51 @@ $(BUILD)/nibble-tests: $(TEST_OBJECTS) $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -lcriterion -o $@
 
-# Criterion prints to stderr and hides skips; count what ran.
+demo: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3
+	./phase3
+
 test: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/nibble-tests $(PHASES) tools
+	@$(MAKE) --no-print-directory docs-check
 	@tests/run.sh $(BUILD)/nibble-tests $(MIN_TESTS)
+
+# -O1: sanitized -O3 kernels take minutes to compile and find no more.
+san: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/san CFLAGS="-O1 -g" \
+		EXTRA_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+		build/san/nibble-tests
+	@tests/run.sh build/san/nibble-tests $(MIN_TESTS)
+
+fuzz:
+	@tools/setup.sh --fuzz
+	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/fuzz CC=clang CFLAGS="-O1 -g" \
+		EXTRA_CFLAGS="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" \
+		$(FUZZERS:%=build/fuzz/%)
+	@for f in $(FUZZERS); do tests/fuzz/run.sh build/fuzz/$$f $(FUZZ_SECONDS) || exit 1; done
+
+$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIB)
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
+
+bench: tools
+	$(BUILD)/tools/bench_kernels
+
+results: all
+	tools/results.sh
+	@$(MAKE) --no-print-directory docs
+
+docs: $(BUILD)/tools/expand
+	$(BUILD)/tools/expand $(DOCS)
+
+docs-check: $(BUILD)/tools/expand
+	$(BUILD)/tools/expand --check $(DOCS)
+
+synth: $(BUILD)/tools/synth
+	$(BUILD)/tools/synth $(SHAPE) data/synth/$(SHAPE)
+
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h')
 
 clean:
 	rm -rf $(BUILD) $(PHASES)

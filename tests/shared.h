@@ -1,5 +1,6 @@
 // Development data that is not part of the project: real models, texts, tokenizers, recorded
-// answers. Tests that use it skip, with one line, where it is absent. $NIBBLE_SHARED, else ../shared.
+// answers. Tests that use it skip, with one line, where it is absent. $NIBBLE_SHARED, else
+// ../shared.
 #ifndef NIBBLE_TESTS_SHARED_H
 #define NIBBLE_TESTS_SHARED_H
 

@@ -44,7 +44,7 @@ Test(core, f16_rounds_to_nearest_even) {
     cr_assert_eq(f32_to_f16(1.0f + 0x3p-11f), 0x3c02);
     cr_assert_eq(f32_to_f16(65519.99f), 0x7bff);
     cr_assert_eq(f32_to_f16(65520.0f), 0x7c00);
-    cr_assert_eq(f32_to_f16(0x1p-25f), 0);             // half the smallest subnormal, a tie
+    cr_assert_eq(f32_to_f16(0x1p-25f), 0); // half the smallest subnormal, a tie
     cr_assert_eq(f32_to_f16(0x1.8p-25f), 1);
     cr_assert_eq(f32_to_f16(-0.0f), 0x8000);
 }

@@ -16,7 +16,8 @@ enum { TENSOR_MAX_DIMS = 4 };
 struct quant_format;
 
 struct tensor {
-    const char *name; // as in the file it came from; owned by that file
+    const char *name; // as in the file it came from; owned by whoever read that file
+    const char *file; // that file's path, for messages; NULL if it was made here
     enum dtype dtype;
     const struct quant_format *format; // how `data` is read as a matrix; NULL if never asked
     int n_dims;

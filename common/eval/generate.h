@@ -24,9 +24,9 @@ bool generate(const struct model *m, const struct tokenizer *t, const struct tok
 void generation_free(struct generation *g);
 
 struct speed {
-    double prefill_tps, ttft_ms;       // medians over runs
+    double prefill_tps, ttft_ms; // medians over runs
     double decode_tps;
-    double tpot_ms, tpot_sd_ms;        // mean and standard deviation over all timed tokens
+    double tpot_ms, tpot_sd_ms; // mean and standard deviation over all timed tokens
 };
 // Prefill of n_prefill random tokens and decode of n_decode from there: one warm-up, then `runs`
 // timed ones.

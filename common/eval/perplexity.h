@@ -1,8 +1,8 @@
 // Perplexity, and how far a quantized model's predictions are from the unquantized one's.
 //
 //     perplexity = exp(mean over scored tokens of -log p(token | what came before))
-//     KL(P || Q) = Σ p log(p / q), P the reference's next-token distribution, Q the model's, in nats
-//     top-1 agreement: share of positions where both have the same most likely token
+//     KL(P || Q) = Σ p log(p / q), P the reference's next-token distribution, Q the model's, in
+//     nats top-1 agreement: share of positions where both have the same most likely token
 #ifndef NIBBLE_EVAL_PERPLEXITY_H
 #define NIBBLE_EVAL_PERPLEXITY_H
 
@@ -23,14 +23,14 @@ struct eval_text {
 
 struct eval_result {
     double nll, ppl;
-    size_t tokens;                 // scored
+    size_t tokens;                        // scored
     double kld_mean, kld_p99, top1_agree; // NaN without a reference
-    double forward_seconds;        // in the forward pass alone
+    double forward_seconds;               // in the forward pass alone
     size_t forward_tokens;
 };
 
-// The reference's final hidden states over a text, in an unlinked temporary file: one forward pass of
-// the unquantized model serves every row, and memory stays bounded (logits are made again, a few
+// The reference's final hidden states over a text, in an unlinked temporary file: one forward pass
+// of the unquantized model serves every row, and memory stays bounded (logits are made again, a few
 // positions at a time, by the head).
 struct eval_reference {
     const struct model *model;
@@ -40,8 +40,8 @@ struct eval_reference {
 
 typedef void eval_progress(void *user, size_t done, size_t total, double nll_so_far);
 
-// Scores the text. reference may be NULL. record, if not NULL, is filled for later rows (and is then
-// m's own). Fails if the text is too short to score a token.
+// Scores the text. reference may be NULL. record, if not NULL, is filled for later rows (and is
+// then m's own). Fails if the text is too short to score a token.
 bool eval_perplexity(const struct model *m, const struct eval_text *text,
                      const struct eval_reference *reference, struct eval_reference *record,
                      struct eval_result *result, eval_progress *progress, void *user,

@@ -14,12 +14,10 @@
 
 struct safetensors {
     size_t n_tensors;
-    struct tensor *tensors; // sorted by name; data points into the mappings
-    const char **files;     // [n_tensors] the file each tensor is in, for messages
+    struct tensor *tensors; // sorted by name; names are owned, data points into the mappings
     size_t n_mappings;
     struct mapping *mappings;
     char **paths; // [n_mappings]
-    char **names; // [n_tensors] owned
 };
 
 // folder has model.safetensors, or model.safetensors.index.json and the shards it names.
@@ -31,8 +29,8 @@ void safetensors_close(struct safetensors *s);
 // NULL if there is none of that name.
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
 
-// Parses one header (for tests and the fuzz target): data[0..size) is the whole file. On success
-// adds its tensors to s. `path` begins every message.
+// Parses one file that is already in memory, data[0..size), and adds its tensors to s (for tests and
+// the fuzz target). `path` begins every message and must outlive s.
 bool safetensors_parse(struct safetensors *s, const void *data, size_t size, const char *path,
                        struct error *err);
 

@@ -16,9 +16,9 @@ enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_LLAMA3 };
 struct rope_config {
     enum rope_kind kind;
     double theta;
-    double factor;                          // linear, llama3
+    double factor;                            // linear, llama3
     double low_freq_factor, high_freq_factor; // llama3
-    double original_context;                // llama3
+    double original_context;                  // llama3
 };
 
 struct arch; // model/arch.h
@@ -39,7 +39,7 @@ struct model_config {
     bool output_bias;    // on o
     bool mlp_bias;
     bool qk_norm;
-    bool tied; // the head is the embedding
+    bool tied;                   // the head is the embedding
     size_t sliding_window;       // 0: none
     size_t window_from_layer;    // layers from here on use the window (Qwen2's max_window_layers)
     uint8_t *layer_windowed;     // [L] from layer_types, or NULL: window_from_layer decides

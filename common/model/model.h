@@ -33,12 +33,14 @@ struct model {
     struct linear position_embedding; // [max_context, H], GPT-2 only
     struct layer *layers;             // [L]
     struct norm final_norm;
-    struct linear head; // [V, H]; a view of the embedding where tied
-    float *inv_freq;    // [D/2] rotary frequencies, scaling applied
-    struct safetensors *files; // the mapped checkpoint; NULL in a model made from another
+    struct linear head;         // [V, H]; a view of the embedding where tied
+    float *inv_freq;            // [D/2] rotary frequencies, scaling applied
+    struct safetensors *files;  // the mapped checkpoint; NULL in a model made from another
+    const struct model *source; // what it was made from: everything it does not own is that one's
 };
 
-// Loads a checkpoint folder: nothing is copied but norms and biases (as float32).
+// Loads a checkpoint folder. Only norms and biases are copied (to float32), and GPT-2's matrices,
+// which are stored [K, N] and turned. Errors name file, tensor, expected and found.
 struct model *model_load(const char *folder, struct error *err);
 void model_free(struct model *m);
 
@@ -53,7 +55,8 @@ size_t model_parameters(const struct model *m);
 // y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);
 
-// ---- the cache of keys and values ----------------------------------------------------------------
+// ---- the cache of keys and values
+// ----------------------------------------------------------------
 
 struct kv_cache {
     size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
@@ -64,10 +67,12 @@ bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_s
                    size_t capacity, struct error *err);
 void kv_cache_free(struct kv_cache *kv);
 
-// ---- the forward pass ------------------------------------------------------------------------------
+// ---- the forward pass
+// ------------------------------------------------------------------------------
 
 // Tokens to process: prefill, decode, several sequences at once. A token's position says where its
-// key and value are stored; it sees every position up to its own in its sequence.
+// key and value are stored; it sees every position up to its own in its sequence. Tokens of one
+// sequence come in the order of their positions.
 struct batch {
     size_t n;
     const int32_t *tokens, *positions, *sequences; // [n]; sequences NULL: all 0

@@ -6,10 +6,10 @@
 #include "quant/recipe.h"
 
 struct quantize_stats {
-    size_t weights;     // quantized
-    size_t bytes;       // that they take, scales and zero-points included
+    size_t weights; // quantized
+    size_t bytes;   // that they take, scales and zero-points included
     double seconds;
-    double nmse;        // Σ (w - ŵ)² / Σ w² over the quantized weights
+    double nmse; // Σ (w - ŵ)² / Σ w² over the quantized weights
 };
 
 typedef void quantize_progress(void *user, size_t done, size_t total); // linears

@@ -37,7 +37,8 @@ bool sampler_init(struct sampler *s, struct sampler_options options, size_t voca
                   struct error *err);
 void sampler_free(struct sampler *s);
 // logits [V] are not changed. history: the tokens so far, of which the penalty sees the last 64.
-// Fails only if a logit is NaN or all are -inf.
+// Fails only if a logit is NaN or all are -inf. An id of the history outside the vocabulary counts
+// for nothing.
 bool sampler_next(struct sampler *s, const float *logits, const int32_t *history, size_t n_history,
                   int32_t *token, struct error *err);
 

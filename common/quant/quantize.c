@@ -1,0 +1,211 @@
+#include "quant/quantize.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "core/timer.h"
+
+// Rows a thread takes at a time: its working memory is this many rows in float32, twice.
+enum { ROWS = 8 };
+
+struct job {
+    const struct model *source;
+    const struct recipe *recipe;
+    bool int8_activations;
+    struct quantize_stats *stats;
+    quantize_progress *progress;
+    void *user;
+    size_t done, total;
+    double error_squared, weight_squared;
+    struct error *err;
+};
+
+static void read_rows(const struct tensor *w, size_t row, size_t count, float *out) {
+    size_t k = w->shape[1];
+    for (size_t i = 0; i < count; i++)
+        w->format->dequantize(w->format, w->data, w->shape[0], k, row + i, 0, k, out + i * k);
+}
+
+// NaN wins: a tensor with one must be refused, not given the largest of the others.
+static float larger(float a, float b) {
+    return isnan(a) || a > b ? a : b;
+}
+
+static float absmax_of(const float *x, size_t n) {
+    float absmax = 0;
+    for (size_t i = 0; i < n; i++)
+        absmax = larger(fabsf(x[i]), absmax);
+    return absmax;
+}
+
+// What one thread found in its rows; kept per chunk so that sums do not depend on who did which.
+struct chunk {
+    float absmax;
+    double error_squared, weight_squared;
+};
+
+enum pass { PASS_ABSMAX, PASS_QUANTIZE };
+
+static bool quantize_chunk(const struct tensor *from, const struct tensor *to, enum pass pass,
+                           float absmax, size_t row, float *buffer, struct chunk *chunk,
+                           struct error *err) {
+    size_t n = from->shape[0], k = from->shape[1], count = n - row < ROWS ? n - row : ROWS;
+    float *back = buffer + ROWS * k;
+    read_rows(from, row, count, buffer);
+    if (pass == PASS_ABSMAX) {
+        chunk->absmax = absmax_of(buffer, count * k);
+        return true;
+    }
+    struct error why = {0};
+    if (!to->format->quantize(to->format, buffer, row, count, n, k, absmax, to->data, &why))
+        return error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model", from->name,
+                         why.message);
+    read_rows(to, row, count, back);
+    for (size_t i = 0; i < count * k; i++) {
+        double difference = (double)buffer[i] - back[i];
+        chunk->error_squared += difference * difference;
+        chunk->weight_squared += (double)buffer[i] * buffer[i];
+    }
+    return true;
+}
+
+static bool run_pass(const struct tensor *from, const struct tensor *to, enum pass pass,
+                     float absmax, struct chunk *chunks, struct error *err) {
+    size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
+    bool ok = true;
+#pragma omp parallel
+    {
+        struct error why = {0};
+        float *buffer = memory_alloc(2 * ROWS, from->shape[1] * sizeof(float), from->name, &why);
+        bool mine = buffer != NULL;
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < n_chunks; i++)
+            mine =
+                mine && quantize_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why);
+        free(buffer);
+#pragma omp critical
+        if (!mine) {
+            ok = false;
+            if (err && (!err->message[0] || strcmp(why.message, err->message) < 0))
+                *err = why; // several threads may fail: the same one is reported every time
+        }
+    }
+    return ok;
+}
+
+static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
+    size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
+    struct chunk *chunks = memory_alloc(n_chunks, sizeof *chunks, from->name, job->err);
+    if (!chunks)
+        return false;
+    float absmax = 0;
+    bool ok =
+        to->format->span != SPAN_TENSOR || run_pass(from, to, PASS_ABSMAX, 0, chunks, job->err);
+    for (size_t i = 0; i < n_chunks; i++)
+        absmax = larger(chunks[i].absmax, absmax);
+    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err);
+    for (size_t i = 0; i < n_chunks; i++) {
+        job->error_squared += chunks[i].error_squared;
+        job->weight_squared += chunks[i].weight_squared;
+    }
+    free(chunks);
+    return ok;
+}
+
+static bool is_int8_matrix(const struct tensor *w) {
+    const int8_t *codes;
+    const float *scales;
+    size_t step;
+    return quant_int8_planes(w, &codes, &scales, &step);
+}
+
+// Replaces l's weights (a view of the source's) by a quantized copy of its own.
+static bool quantize_linear(void *user, struct linear *l) {
+    struct job *job = user;
+    const struct quant_format *format = recipe_format(job->recipe, l->w.name);
+    job->done++;
+    if (!format || format == l->w.format)
+        return true;
+    struct tensor from = l->w, *to = &l->w;
+    size_t n = from.shape[0], k = from.shape[1], bytes;
+    if (!format->bytes(format, n, k, &bytes))
+        return error_set(job->err, "%s: %zu x %zu in %s overflows", from.name, n, k, format->name);
+    void *data = memory_alloc(bytes, 1, from.name, job->err);
+    if (!data)
+        return false;
+    to->data = data;
+    to->bytes = bytes;
+    to->format = format;
+    to->dtype = format->dtype;
+    l->owns_data = true;
+    bool ok = quantize_tensor(job, &from, to);
+    if (job->source->files)
+        mapping_drop(from.data, from.bytes);
+    l->int8_activations = job->int8_activations && is_int8_matrix(to);
+    job->stats->weights += n * k;
+    job->stats->bytes += bytes;
+    if (job->progress)
+        job->progress(job->user, job->done, job->total);
+    return ok;
+}
+
+static bool count_linear(void *user, struct linear *l) {
+    (void)l;
+    ++*(size_t *)user;
+    return true;
+}
+
+static bool disown(void *user, struct linear *l) {
+    (void)user;
+    l->owns_data = false;
+    return true;
+}
+
+static struct model *shallow_copy(const struct model *source, struct error *err) {
+    struct model *m = memory_alloc(1, sizeof *m, "model", err);
+    if (!m)
+        return NULL;
+    *m = *source;
+    m->files = NULL;
+    m->source = source;
+    m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
+    if (!m->layers) {
+        free(m);
+        return NULL;
+    }
+    memcpy(m->layers, source->layers, m->config.n_layers * sizeof *m->layers);
+    model_visit_linears(m, disown, NULL);
+    return m;
+}
+
+struct model *model_quantize(const struct model *source, const struct recipe *recipe,
+                             bool int8_activations, struct quantize_stats *stats,
+                             quantize_progress *progress, void *user, struct error *err) {
+    struct model *m = shallow_copy(source, err);
+    if (!m)
+        return NULL;
+    double start = timer_now();
+    *stats = (struct quantize_stats){0};
+    struct job job = {.source = source,
+                      .recipe = recipe,
+                      .int8_activations = int8_activations,
+                      .stats = stats,
+                      .progress = progress,
+                      .user = user,
+                      .err = err};
+    model_visit_linears(m, count_linear, &job.total);
+    if (!model_visit_linears(m, quantize_linear, &job)) {
+        model_free(m);
+        return NULL;
+    }
+    if (m->config.tied) {
+        m->head = m->embedding;
+        m->head.owns_data = false;
+    }
+    stats->seconds = timer_now() - start;
+    stats->nmse = job.weight_squared > 0 ? job.error_squared / job.weight_squared : 0;
+    return m;
+}

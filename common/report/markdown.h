@@ -1,0 +1,33 @@
+// Markdown tables whose columns line up in a terminal too, and text made safe to show.
+//
+//     | Config | PPL   |        cells are set as plain text: pipes, line ends, control bytes and
+//     |:-------|------:|        broken UTF-8 are taken care of here
+//     | fp16   | 9.002 |
+#ifndef NIBBLE_REPORT_MARKDOWN_H
+#define NIBBLE_REPORT_MARKDOWN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "core/error.h"
+
+struct markdown_table {
+    size_t rows, cols; // row 0 holds the titles
+    char **cells;      // [rows, cols], owned; NULL is empty
+    bool *left;        // [cols]: left-aligned; numbers are right-aligned
+};
+
+bool markdown_table_init(struct markdown_table *t, size_t rows, size_t cols, struct error *err);
+bool markdown_table_set(struct markdown_table *t, size_t row, size_t col, const char *text,
+                        struct error *err);
+void markdown_table_print(const struct markdown_table *t, FILE *f);
+void markdown_table_free(struct markdown_table *t);
+
+// A copy of s in which every byte that is not valid UTF-8 became U+FFFD (a model may stop in the
+// middle of a character). The caller frees it.
+char *utf8_clean(const char *s, struct error *err);
+// Columns that s takes in a terminal.
+size_t utf8_width(const char *s);
+
+#endif
