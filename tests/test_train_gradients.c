@@ -9,7 +9,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "tests/shared.h"
-#include "train/network.h"
+#include "train/trainer.h"
 
 enum { T = 7 };
 static const int32_t tokens[T] = {3, 1, 4, 1, 5, 9, 2}, targets[T] = {1, 4, 1, 5, 9, 2, 6};
@@ -205,4 +205,69 @@ Test(train_gradients, distillation_equals_finite_differences) {
     memcpy(gradient, teacher, sizeof teacher);
     loss_teacher(&context, 0, 1, V, 1.0f, gradient, &loss);
     cr_assert(fabsf(loss) <= 1e-6f); // the teacher itself has nothing to learn
+}
+
+// ---- recorded by PyTorch
+// -----------------------------------------------------------------------------
+
+// The fixture's token ids; *n of them.
+static int32_t *fixture_tokens(const cJSON *expected, size_t *n) {
+    const cJSON *list = json_get(expected, "tokens"), *item;
+    int32_t *ids = malloc((size_t)cJSON_GetArraySize(list) * sizeof *ids);
+    *n = 0;
+    cJSON_ArrayForEach (item, list)
+        ids[(*n)++] = (int32_t)item->valuedouble;
+    return ids;
+}
+
+static void check_recorded(const char *folder) {
+    char config[1100], json[1100], grads[1100];
+    snprintf(config, sizeof config, "%s/config.json", folder);
+    snprintf(json, sizeof json, "%s/expected.json", folder);
+    snprintf(grads, sizeof grads, "%s/expected_grads.safetensors", folder);
+    struct error err = {0};
+    struct train_shape shape;
+    struct network net;
+    struct safetensors recorded = {0};
+    size_t n;
+    cJSON *expected = json_parse_file(json, &err);
+    cr_assert(expected, "%s", err.message);
+    int32_t *ids = fixture_tokens(expected, &n);
+    cr_assert(train_shape_read(&shape, config, &err), "%s", err.message);
+    cr_assert(network_init(&net, &shape, 1, n - 1, false, &err), "%s", err.message);
+    cr_assert(network_import(&net, folder, &err), "%s", err.message);
+    cr_assert(safetensors_open_file(&recorded, grads, &err), "%s", err.message);
+
+    double nll = 0, loss = network_loss(&net, ids, 1, n - 1, loss_tokens, ids + 1,
+                                        1.0f / (float)(n - 1), true);
+    cr_assert(json_get_number(expected, "nll_mean", &nll, json, &err));
+    cr_assert(fabs(loss - nll) <= 1e-5 * nll, "loss %g, expected %g", loss, nll);
+    size_t checked = 0;
+    for (size_t p = 0; p < net.params.n; p++) {
+        const struct train_param *param = &net.params.list[p];
+        if (param->size == 0)
+            continue;
+        const struct tensor *t = safetensors_find(&recorded, param->name);
+        cr_assert(t && t->bytes == param->size * sizeof(float), "%s", param->name);
+        double *wanted = malloc(param->size * sizeof *wanted);
+        for (size_t i = 0; i < param->size; i++)
+            wanted[i] = ((const float *)t->data)[i];
+        double e = relative_error(net.grads + param->offset, wanted, param->size);
+        cr_assert(e <= 1e-3, "%s: relative error %g", param->name, e);
+        free(wanted);
+        checked++;
+    }
+    cr_assert_eq(checked, recorded.n_tensors);
+    safetensors_close(&recorded);
+    cJSON_Delete(expected);
+    free(ids);
+    network_free(&net);
+}
+
+Test(train_gradients, qwen2_equals_pytorch) {
+    check_recorded(shared_path("fixtures/qwen2-tied-bf16"));
+}
+
+Test(train_gradients, qwen3_equals_pytorch) {
+    check_recorded(shared_path("fixtures/qwen3-qknorm-bf16"));
 }

@@ -77,7 +77,7 @@ static void attend_head(float *out, float *log_sum, const float *q, const struct
 void train_attention(float *out, float *log_sum, const float *qkv, const struct attention_shape *s,
                      float *space) {
     size_t T = s->context, D = s->head_dim;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(s->n_threads)
     for (size_t task = 0; task < s->n_windows * s->n_kv_heads; task++) {
         size_t w = task / s->n_kv_heads, b = task % s->n_kv_heads;
         struct attention_space mine = attention_space_of(s, space, (size_t)omp_get_thread_num());

@@ -12,6 +12,7 @@
 struct attention_shape {
     size_t n_windows, context;
     size_t n_heads, n_kv_heads, head_dim; // A, B, D
+    int n_threads;                        // at most this many work, each with its own scratch
 };
 
 // Floats of scratch that each thread needs.
@@ -19,7 +20,7 @@ size_t train_attention_space(const struct attention_shape *s);
 
 // out [M, A D] = P V with P = softmax(Q Kᵀ / √D) over the keys up to the query's own position.
 // log_sum [M, A] = log Σ_keys e^(score), which is all the gradient needs of P.
-// space: train_attention_space floats for each of omp_get_max_threads() threads.
+// space: train_attention_space floats for each thread.
 void train_attention(float *out, float *log_sum, const float *qkv, const struct attention_shape *s,
                      float *space);
 

@@ -63,7 +63,7 @@ static void take_all(struct network *net, struct arena *a) {
     s->dout = take(a, M, Q);
     s->dqkv = take(a, M, QKV);
     s->gemm = take(a, GEMM_SPACE, 1);
-    s->attend = take(a, (size_t)omp_get_max_threads(), train_attention_space(&s->attention));
+    s->attend = take(a, (size_t)s->attention.n_threads, train_attention_space(&s->attention));
     net->cosine = take(a, T, t->head_dim / 2);
     net->sine = take(a, T, t->head_dim / 2);
     net->x = take(a, M, H);
@@ -94,8 +94,9 @@ bool network_init(struct network *net, const struct train_shape *shape, size_t n
     if (n_windows == 0 || context == 0 || !size_mul(n_windows, context, &M))
         return error_set(err, "a batch of %zu windows of %zu tokens", n_windows, context);
     net->scratch.shape = *shape;
-    net->scratch.attention = (struct attention_shape){n_windows, context, shape->n_heads,
-                                                      shape->n_kv_heads, shape->head_dim};
+    net->scratch.attention =
+        (struct attention_shape){n_windows,         context,         shape->n_heads,
+                                 shape->n_kv_heads, shape->head_dim, omp_get_max_threads()};
     if (!train_params_init(&net->params, shape, err))
         return false;
     size_t n = net->params.total;
