@@ -1,0 +1,31 @@
+// Which tokens come when: a text's ids cut into windows of `context`, each epoch from another
+// offset and in another order. Window number i is a function of the seed and i alone, so a resumed
+// run needs to know nothing but how many windows it has used.
+#ifndef NIBBLE_TRAIN_DATA_H
+#define NIBBLE_TRAIN_DATA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+struct token_data {
+    const int32_t *ids; // [n], the caller's
+    size_t n, context, n_windows;
+    uint64_t seed, epoch; // the epoch that order and offset belong to
+    uint32_t *order;      // [n_windows]
+    size_t offset;
+};
+
+// Checks that there is at least one window (context + 1 ids) and every id is below vocab.
+bool token_data_init(struct token_data *d, const int32_t *ids, size_t n, size_t context,
+                     size_t vocab, uint64_t seed, struct error *err);
+void token_data_free(struct token_data *d);
+// Window number i, counted through all epochs: tokens [context] and what follows each.
+void token_data_window(struct token_data *d, uint64_t i, int32_t *tokens, int32_t *targets);
+
+// The ids of a file of little-endian uint16. The caller frees them.
+int32_t *token_data_read(const char *path, size_t *n, struct error *err);
+
+#endif

@@ -1,0 +1,51 @@
+// Single-precision matrix products, the nine tenths of training that must run at the machine's
+// peak.
+//
+// One function serves the three products of backpropagation through y = x wᵀ, because a matrix is
+// seen through two strides and transposing is exchanging them:
+//
+//     y  = x wᵀ     gemm(.., by_rows(x), by_columns(w), ..)
+//     dx = dy w     gemm(.., by_rows(dy), by_rows(w), ..)
+//     dw = dyᵀ x    gemm(.., by_columns(dy), by_rows(x), ..)
+//
+// Every element of the result is one chain of fused multiply-adds in an order that depends only on
+// K: the result is the same, bit for bit, for any number of threads and any way of tiling M and N.
+#ifndef NIBBLE_TRAIN_GEMM_H
+#define NIBBLE_TRAIN_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+// Element (i, j) is data[i * row + j * column].
+struct gemm_view {
+    const float *data;
+    size_t row, column;
+};
+
+// data[i][j], rows `stride` floats apart.
+static inline struct gemm_view gemm_by_rows(const float *data, size_t stride) {
+    return (struct gemm_view){data, stride, 1};
+}
+
+// The transpose of that.
+static inline struct gemm_view gemm_by_columns(const float *data, size_t stride) {
+    return (struct gemm_view){data, 1, stride};
+}
+
+// Scratch for gemm: one packed block of B. Allocate once, GEMM_SPACE floats (2 MiB: the L2 cache).
+enum { GEMM_BLOCK_K = 256, GEMM_BLOCK_N = 2048, GEMM_SPACE = GEMM_BLOCK_K * GEMM_BLOCK_N };
+
+// c[M, N] = a[M, K] b[K, N], or c += a b if add. Rows of c are c_stride floats apart. All threads.
+void gemm(size_t M, size_t N, size_t K, struct gemm_view a, struct gemm_view b, bool add, float *c,
+          size_t c_stride, float *space);
+void gemm_ref(size_t M, size_t N, size_t K, struct gemm_view a, struct gemm_view b, bool add,
+              float *c, size_t c_stride);
+
+// The parts, for a caller that has its own threads (attention): b packed once into
+// gemm_packed_size(N, K) floats, then any number of products with it, each on the calling thread.
+size_t gemm_packed_size(size_t N, size_t K);
+void gemm_pack(size_t N, size_t K, struct gemm_view b, float *packed);
+void gemm_packed(size_t M, size_t N, size_t K, struct gemm_view a, const float *packed, bool add,
+                 float *c, size_t c_stride);
+
+#endif
