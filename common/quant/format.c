@@ -144,14 +144,3 @@ bool quant_int8_planes(const struct tensor *w, const int8_t **codes, const float
     *scale_step = f == &quant_int8;
     return true;
 }
-
-enum isa format_isa(void) {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return ISA_AVX512;
-    if (__builtin_cpu_supports("avx2"))
-        return ISA_AVX2;
-#endif
-    return ISA_SCALAR;
-}

@@ -107,11 +107,8 @@ typedef void format_dequantize(const struct quant_format *f, const void *data, s
 #define FORMAT_TARGET_AVX512
 #endif
 
-// The best instruction set this CPU has; without x86-64, ISA_SCALAR: the compiler's own.
-enum isa format_isa(void);
-
-// Defines the dequantizer `name` and the table name##_versions of what it chooses from, whose code
-// is these always-inline functions (or macros).
+// Defines the dequantizer `name`, which chooses from these always-inline functions (or macros) by
+// what the CPU has.
 #define FORMAT_VERSION(name, body)                                                                 \
     static void name(const struct quant_format *f, const void *data, size_t n, size_t k,           \
                      size_t row, size_t col, size_t count, float *out) {                           \
@@ -120,14 +117,9 @@ enum isa format_isa(void);
 #define FORMAT_VERSIONS(name, scalar, avx2, avx512)                                                \
     FORMAT_VERSION(name##_scalar, scalar)                                                          \
     FORMAT_TARGET_AVX2 FORMAT_VERSION(name##_avx2, avx2)                                           \
-    FORMAT_TARGET_AVX512 FORMAT_VERSION(name##_avx512, avx512)                                     \
-    format_dequantize *const name##_versions[ISA_COUNT] = {name##_scalar, name##_avx2,             \
-                                                           name##_avx512};                         \
-    FORMAT_VERSION(name, name##_versions[format_isa()])
-
-extern format_dequantize *const dequantize_f16_versions[ISA_COUNT];
-extern format_dequantize *const dequantize_bf16_versions[ISA_COUNT];
-extern format_dequantize *const dequantize_int8_versions[ISA_COUNT];
-extern format_dequantize *const dequantize_int4_versions[ISA_COUNT];
+    FORMAT_TARGET_AVX512 FORMAT_VERSION(                                                           \
+        name##_avx512, avx512) static format_dequantize *const name##_versions[ISA_COUNT] = {      \
+        name##_scalar, name##_avx2, name##_avx512};                                                \
+    FORMAT_VERSION(name, name##_versions[kernels_isa()])
 
 #endif
