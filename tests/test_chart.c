@@ -126,6 +126,27 @@ Test(chart, points_and_lines_are_where_they_belong) {
     release(&canvas, &p);
 }
 
+// What a collapsed model gives is no line to the sky.
+Test(chart, lines_end_before_what_is_no_number) {
+    double y[] = {1, NAN, 2, INFINITY, 1};
+    struct chart_series s = {CHART_LINE, NULL, NULL, y, NULL, 5};
+    struct chart c = {.title = "t", .series = &s, .n_series = 1};
+    struct canvas canvas;
+    struct plot p;
+    draw(&c, &canvas, &p, true);
+    size_t near_points = 0, elsewhere = 0;
+    for (int j = (int)p.area.y0; j < (int)p.area.y1; j++)
+        for (int i = (int)p.area.x0; i < (int)p.area.x1; i++) {
+            bool near = false;
+            for (int k = 0; k < 5; k += 2)
+                near |= hypot(i - plot_x(&p, k), j - plot_y(&p, y[k])) < 9;
+            size_t *where = near ? &near_points : &elsewhere;
+            *where += plot_shows(&canvas, i, j, chart_colour(0));
+        }
+    cr_assert(near_points > 150 && elsewhere == 0, "%zu, %zu", near_points, elsewhere);
+    release(&canvas, &p);
+}
+
 Test(chart, histogram_bars_touch_the_base) {
     double edges[] = {-1, 0, 1, 3}, counts[] = {5, 10, 2};
     struct chart_series s = {CHART_HISTOGRAM, NULL, edges, counts, NULL, 3};
@@ -240,10 +261,12 @@ Test(chart, edges_are_smooth) {
     struct canvas c;
     struct error err = {0};
     cr_assert(canvas_init(&c, 10, 10, true, &err));
-    canvas_fill(&c, (struct rect){2.5, 2, 5, 4}, (struct colour){0, 0, 0}, 1);
+    canvas_fill(&c, (struct rect){2.5, 2, 5, 4.5}, (struct colour){0, 0, 0}, 1);
     cr_assert_eq(canvas_pixel(&c, 2, 2).r, 128);
     cr_assert_eq(canvas_pixel(&c, 3, 2).r, 0);
     cr_assert_eq(canvas_pixel(&c, 5, 2).r, 255);
+    cr_assert_eq(canvas_pixel(&c, 3, 4).r, 128);
+    cr_assert_eq(canvas_pixel(&c, 2, 4).r, 191, "a quarter");
     canvas_marker(&c, MARKER_DISC, 7, 7, 2, (struct colour){0, 0, 0});
     cr_assert_eq(canvas_pixel(&c, 7, 7).r, 0);
     cr_assert_eq(canvas_pixel(&c, 9, 9).r, 255);
