@@ -117,16 +117,13 @@ static const char *language_of(const char *path) {
     return strcmp(slash ? slash + 1 : path, "Makefile") == 0 ? "make" : "";
 }
 
-// A link to lines of the source, from the folder that the Markdown file lies in.
-static void print_caption(const char *file, size_t first, size_t end, const char *from, FILE *f) {
-    fprintf(f, "\n[%s, line", file);
-    if (end - first > 1)
-        fprintf(f, "s %zu–%zu](", first + 1, end);
-    else
-        fprintf(f, " %zu](", first + 1);
+// A link to the source, from the folder that the Markdown file lies in. Without line numbers: prose
+// should not go stale because something moved.
+static void print_caption(const char *file, const char *from, FILE *f) {
+    fprintf(f, "\n[%s](", file);
     for (const char *c = from; (c = strchr(c, '/')); c++)
         fputs("../", f);
-    fprintf(f, "%s#L%zu-L%zu)\n", file, first + 1, end);
+    fprintf(f, "%s)\n", file);
 }
 
 static bool print_code(const struct marker *m, const char *from, FILE *f, struct error *err) {
@@ -139,7 +136,7 @@ static bool print_code(const struct marker *m, const char *from, FILE *f, struct
         ok = error_set(err, "%s: nothing stands at '%s'", m->file, m->part ? m->part : "");
     if (ok) {
         print_fenced(&t, first, end, language_of(m->file), f);
-        print_caption(m->file, first, end, from, f);
+        print_caption(m->file, from, f);
     }
     text_lines_free(&t);
     return ok;
