@@ -131,6 +131,8 @@ static void on_cdn(void *user, int fd, const struct http_request *r) {
         h->n_drops--;
         end = h->drop_after > start ? h->drop_after : start;
     }
+    if (h->at_most && end - start > h->at_most)
+        end = start + h->at_most;
     char *bytes = malloc(f->size);
     memcpy(bytes, f->bytes, f->size);
     if (h->corrupt)

@@ -28,6 +28,7 @@ struct fake_hub {
     const char *fault_headers;
     size_t drop_after; // the CDN hangs up after so many bytes of the file...
     int n_drops;       // ...so many times
+    size_t at_most;    // the CDN hangs up after so many bytes of each answer; 0: never
     bool ignore_range; // the CDN answers 200 to any request
     bool lie_about_range;
     bool corrupt; // the CDN changes a byte

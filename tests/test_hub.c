@@ -226,7 +226,19 @@ Test(hub, it_gives_up_and_the_next_run_goes_on) {
     assert_downloads();
     cr_assert_str_eq(range_of(FAKE_SHARD_1, 5), "bytes=1000-");
     // Only what was missing was asked for again.
-    cr_assert_eq(http_count(&hub.hub, "GET", "config.json"), 1);
+    cr_assert_eq(http_count(&hub.hub, "", "config.json"), 2); // HEAD and GET
+}
+
+Test(hub, progress_starts_the_count_of_failures_anew) {
+    hub.at_most = 45000; // seven connections for a shard, two more than without progress
+    fake_hub_put(&hub, "model.safetensors", fake_hub_find(&hub, FAKE_SHARD_1)->bytes,
+                 FAKE_SHARD_SIZE, true);
+    struct error err = {0};
+    char *folder = hub_resolve("org/tiny", NULL, NULL, &err);
+    cr_assert(folder, "%s", err.message);
+    cr_assert_eq(http_count(&hub.cdn, "GET", "model.safetensors"), 7);
+    assert_file("model.safetensors");
+    free(folder);
 }
 
 Test(hub, another_programs_incomplete_file_is_resumed) {
@@ -282,6 +294,23 @@ Test(hub, half_a_model_is_not_used) {
     unsetenv("HF_HUB_OFFLINE");
     assert_downloads();
     cr_assert_eq(http_count(&hub.cdn, "", FAKE_SHARD_1), 1);
+}
+
+Test(hub, a_blob_cut_short_is_fetched_again) {
+    assert_downloads();
+    char blob[128];
+    snprintf(blob, sizeof blob, "blobs/%s", fake_hub_find(&hub, FAKE_SHARD_2)->hash);
+    cr_assert_eq(truncate(fake_hub_cache(&hub, blob), 5), 0);
+    cr_assert_eq(unlink(fake_hub_cache(&hub, SNAPSHOT FAKE_SHARD_2)), 0);
+    assert_downloads();
+}
+
+Test(hub, a_reference_is_a_commit) {
+    assert_downloads();
+    struct error err = {0};
+    put_text(fake_hub_cache(&hub, "refs/main"), "../snapshots/" FAKE_COMMIT, 53);
+    setenv("HF_HUB_OFFLINE", "1", 1);
+    cr_assert_null(hub_resolve("org/tiny", NULL, NULL, &err));
 }
 
 Test(hub, two_processes_download_each_file_once) {
