@@ -29,6 +29,8 @@ LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
 LIB := $(BUILD)/libnibble.a
 PHASE_FOLDERS := $(sort $(wildcard phases/phase*))
 PHASES := $(foreach d,$(PHASE_FOLDERS),$(firstword $(subst _, ,$(notdir $(d)))))
+# Parts of tools that tests reach too.
+TOOL_PARTS := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tools/*/*.c)))
 TOOLS := $(patsubst tools/%.c,$(BUILD)/tools/%,$(sort $(wildcard tools/*.c)))
 TEST_SOURCES := $(sort $(wildcard tests/*.c))
 TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/%.o)
@@ -77,11 +79,15 @@ endef
 $(foreach p,$(PHASES),$(eval $(call phase_rule,$(p))))
 
 tools: $(TOOLS)
-$(BUILD)/tools/%: $(BUILD)/tools/%.o $(LIB)
+$(BUILD)/tools.a: $(TOOL_PARTS)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
+$(BUILD)/tools/%: $(BUILD)/tools/%.o $(BUILD)/tools.a $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
 
-$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(LIB)
+$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -lcriterion -o $@
 

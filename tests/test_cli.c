@@ -317,6 +317,7 @@ Test(cli, help_shows_everything_in_100_columns) {
                             "HF_TOKEN",
                             "HF_HUB_OFFLINE",
                             "SAVE_EVAL_RESULTS",
+                            "NIBBLE_ISA",
                             "NO_COLOR",
                             "\nExit status:\n  0                       done\n",
                             "--model M ",

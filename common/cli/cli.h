@@ -20,7 +20,7 @@ enum ppl_mode { PPL_FULL, PPL_HALF };
 
 struct cli_options {
     const char *model; // NULL: the bundled one
-    const char *text, *calib, *prompt, *system;
+    const char *text, *calib, *choices, *prompt, *system;
     const char *json, *csv, *out;
     const char *tokens, *logits, *config, *tokenize, *detokenize;
     const char *only, *skip;

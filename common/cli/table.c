@@ -36,6 +36,9 @@ static const struct {
     {"ppl-mode", "full|half", CLI_CHOICE, AT(ppl_mode), 0, 0, "full", "Evaluation",
      "full: every token of a window but its first is scored; half: llama.cpp's protocol, the "
      "second halves of whole windows"},
+    {"choices", "FILE", CLI_TEXT, AT(options.choices), 1, 0, NULL, "Evaluation",
+     "multiple-choice questions, one JSON object a line; none: no questions [the bundled ones for "
+     "the bundled model, none for others]"},
     {"bench", NULL, CLI_FLAG, AT(options.bench), 0, 0, NULL, "Evaluation",
      "time prefill (512 tokens) and decode (128): a warm-up, then the median of 5"},
 

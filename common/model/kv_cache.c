@@ -1,4 +1,5 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/memory.h"
 #include "model/model.h"
@@ -26,4 +27,15 @@ void kv_cache_free(struct kv_cache *kv) {
     free(kv->k);
     free(kv->v);
     *kv = (struct kv_cache){0};
+}
+
+void kv_cache_copy(struct kv_cache *kv, size_t from, size_t to, size_t n) {
+    size_t head = kv->capacity * kv->head_dim, sequence = kv->n_kv_heads * head;
+    for (size_t layer = 0; layer < kv->n_layers; layer++)
+        for (size_t b = 0; b < kv->n_kv_heads; b++) {
+            size_t base = layer * kv->n_sequences * sequence + b * head;
+            size_t bytes = n * kv->head_dim * sizeof(float);
+            memcpy(kv->k + base + to * sequence, kv->k + base + from * sequence, bytes);
+            memcpy(kv->v + base + to * sequence, kv->v + base + from * sequence, bytes);
+        }
 }

@@ -66,6 +66,8 @@ struct kv_cache {
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
                    size_t capacity, struct error *err);
 void kv_cache_free(struct kv_cache *kv);
+// The first n positions of one sequence, copied to another.
+void kv_cache_copy(struct kv_cache *kv, size_t from, size_t to, size_t n);
 
 // ---- the forward pass
 // ------------------------------------------------------------------------------

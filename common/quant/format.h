@@ -1,13 +1,15 @@
 // The one seam for weight formats: a row in a table.
 //
-// A matrix [N, K] in some format is `format->bytes(N, K)` bytes: planes of codes and scales, rows in
-// order, so that a row can be read alone. Whoever has a weight asks the row; nothing else in the
-// project knows what the bytes mean. To add a format: one file with its row, one line in format.c.
+// A matrix [N, K] in some format is `format->bytes(N, K)` bytes: planes of codes, scales and zero
+// points (struct quant_planes), rows in order, so that a row can be read alone. Whoever has a
+// weight asks the row; nothing else in the project knows what the bytes mean. To add a format: one
+// file with its row, one line in format.c.
 #ifndef NIBBLE_QUANT_FORMAT_H
 #define NIBBLE_QUANT_FORMAT_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/error.h"
 #include "core/tensor.h"
@@ -26,23 +28,24 @@ struct quant_format {
     enum dtype dtype;  // DTYPE_BLOCK, or the plain type this is
     int bits;          // per code
     enum scale_span span;
-    size_t group;    // weights per scale for SPAN_GROUP, else 0
-    bool zero_point; // codes are unsigned and shifted: w = scale * (code - zero)
+    size_t group;    // weights per scale for SPAN_GROUP, a divisor of 256; else 0
+    bool zero_point; // each scale comes with a code that stands for 0: w = scale * (code - zero)
 
     // Bytes of an [n, k] matrix, everything included; false on overflow.
     bool (*bytes)(const struct quant_format *f, size_t n, size_t k, size_t *out);
     // Quantizes rows [row, row + count) of an [n, k] matrix into out (the whole matrix's bytes).
-    // w: [count, k]. absmax: the largest magnitude of the whole matrix, for SPAN_TENSOR.
-    // Fails on NaN or infinity, naming row and column. Rows may be quantized in any order and by
-    // several threads.
-    bool (*quantize)(const struct quant_format *f, const float *w, size_t row, size_t count, size_t n,
-                     size_t k, float absmax, void *out, struct error *err);
-    // Reads columns [col, col + count) of one row; col is a multiple of 256 or of the group.
+    // w: [count, k], its first row is the matrix's row `row`. absmax: quant_absmax of the whole
+    // matrix, for SPAN_TENSOR. Fails on NaN or infinity, and on a weight or scale too large for its
+    // float16, naming row and column; what `out` then holds is unspecified. Rows may be quantized
+    // in any order and by several threads.
+    bool (*quantize)(const struct quant_format *f, const float *w, size_t row, size_t count,
+                     size_t n, size_t k, float absmax, void *out, struct error *err);
+    // Reads columns [col, col + count) of one row; col is a multiple of 256, count is free.
     // dequantize_ref is the definition; dequantize the fast version, equal bit for bit.
     void (*dequantize_ref)(const struct quant_format *f, const void *data, size_t n, size_t k,
                            size_t row, size_t col, size_t count, float *out);
-    void (*dequantize)(const struct quant_format *f, const void *data, size_t n, size_t k, size_t row,
-                       size_t col, size_t count, float *out);
+    void (*dequantize)(const struct quant_format *f, const void *data, size_t n, size_t k,
+                       size_t row, size_t col, size_t count, float *out);
 };
 
 // The table, NULL-terminated.
@@ -50,7 +53,38 @@ extern const struct quant_format *const quant_formats[];
 
 // The format of that name ("int4-g128") or label ("int4 group 128"); NULL if unknown.
 const struct quant_format *quant_format_find(const char *name);
-// The format that is just this dtype (F32, F16, BF16).
+// The format that is just this dtype (F32, F16, BF16); NULL for any other.
 const struct quant_format *quant_format_of_dtype(enum dtype t);
+
+// Where things lie in the bytes of a matrix. A plane starts at a multiple of 64 bytes (a cache
+// line):
+//
+//     0                  scales                  zeros                bytes
+//     | codes          |.| scales              |.| zero points       |
+//     | n * code_stride| | n * groups of them  | | n * zero_stride   |
+//
+// Float formats have only codes: the floats themselves. For SPAN_TENSOR there is one scale.
+struct quant_planes {
+    size_t code_stride; // bytes of a row's codes: k * bits / 8, rounded up
+    size_t group;       // weights that share a scale within a row; k for SPAN_TENSOR and SPAN_ROW
+    size_t groups;      // scales of a row: k / group, rounded up
+    size_t scale_bytes; // of one scale: 2 (float16) for groups, else 4 (float32)
+    size_t zero_stride; // bytes of a row's zero points, two to a byte; 0 without
+    size_t scales, zeros, bytes; // offsets of these planes, and the end
+};
+
+// Every size of every format of this table comes from here; false on overflow.
+bool quant_planes(const struct quant_format *f, size_t n, size_t k, struct quant_planes *p);
+// Bits per weight of an [n, k] matrix, scales and zero points included; false on overflow or if it
+// has no weights.
+bool quant_bits_per_weight(const struct quant_format *f, size_t n, size_t k, double *out);
+
+// The largest magnitude of n weights; NaN or infinite if any of them is, 0 if n is.
+float quant_absmax(const float *w, size_t n);
+
+// The planes that an integer matrix product reads directly: codes [N, K], and the scale of row i at
+// scales[i * step]. True only for int8 per tensor (step 0) and per channel (step 1).
+bool quant_int8_planes(const struct tensor *w, const int8_t **codes, const float **scales,
+                       size_t *scale_step);
 
 #endif

@@ -34,13 +34,6 @@ static float larger(float a, float b) {
     return isnan(a) || a > b ? a : b;
 }
 
-static float absmax_of(const float *x, size_t n) {
-    float absmax = 0;
-    for (size_t i = 0; i < n; i++)
-        absmax = larger(fabsf(x[i]), absmax);
-    return absmax;
-}
-
 // What one thread found in its rows; kept per chunk so that sums do not depend on who did which.
 struct chunk {
     float absmax;
@@ -56,7 +49,7 @@ static bool quantize_chunk(const struct tensor *from, const struct tensor *to, e
     float *back = buffer + ROWS * k;
     read_rows(from, row, count, buffer);
     if (pass == PASS_ABSMAX) {
-        chunk->absmax = absmax_of(buffer, count * k);
+        chunk->absmax = quant_absmax(buffer, count * k);
         return true;
     }
     struct error why = {0};

@@ -6,7 +6,7 @@
 //     *                 int4-g128
 //
 // Patterns are shell globs (fnmatch) over tensor names, with or without ".weight"; '|' or ',' joins
-// alternatives.
+// alternatives. A format is a name or a label of quant_formats ("int4 group 128").
 #ifndef NIBBLE_QUANT_RECIPE_H
 #define NIBBLE_QUANT_RECIPE_H
 
@@ -22,13 +22,20 @@ struct recipe {
     size_t n_rules;
 };
 
-// From text; `name` (a path) and the line number begin every message.
+// From text; `name` (a path) and the line number begin every message. After a failure r is empty.
 bool recipe_parse(struct recipe *r, const char *text, const char *name, struct error *err);
 bool recipe_read(struct recipe *r, const char *path, struct error *err);
-// One format for every linear of the blocks, none for the embedding and the head unless `only`
-// names them. only/skip: patterns or NULL.
+// One format for every linear of the blocks (names with a layer number: "model.layers.3.…",
+// "h.3.…", "blk.3.…"), none for the embedding and the head. `only`: for these tensors instead,
+// wherever they are. skip: not for these. Both: patterns or NULL.
 bool recipe_uniform(struct recipe *r, const struct quant_format *f, const char *only,
                     const char *skip, struct error *err);
+// Appends a rule to a recipe that is empty ({0}) or made by the functions above. The pattern is
+// copied; it fails, leaving r as it was, if the pattern could not be read back from a line of text.
+bool recipe_add(struct recipe *r, const char *pattern, const struct quant_format *f,
+                struct error *err);
+// As text that recipe_read understands.
+bool recipe_write(const struct recipe *r, const char *path, struct error *err);
 void recipe_free(struct recipe *r);
 
 // The format for this tensor; NULL: keep it as it is.

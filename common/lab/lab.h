@@ -1,0 +1,60 @@
+// What every experiment does: find the model, read the text, measure one row after another, print
+// the table. A phase's main says which rows, in the order the story tells them.
+//
+//     struct lab lab;
+//     lab_open(&lab, &program, argc, argv)      parses flags, loads the model and the text
+//     lab_baseline(&lab, …)                     the row all others are compared with
+//     lab_quantized(&lab, …)                    one row per configuration
+//     lab_close(&lab, …)                        prints, writes, frees
+#ifndef NIBBLE_LAB_LAB_H
+#define NIBBLE_LAB_LAB_H
+
+#include "cli/cli.h"
+#include "eval/choices.h"
+#include "eval/perplexity.h"
+#include "model/model.h"
+#include "quant/quantize.h"
+#include "report/progress.h"
+#include "report/result.h"
+#include "text/tokenizer.h"
+
+struct lab {
+    const struct cli_program *program;
+    struct cli_options options;
+    char *folder; // of the checkpoint
+    struct model *model;
+    struct tokenizer *tokenizer;
+    struct token_list text, prompt;
+    struct question_list questions;  // none: accuracy is not measured
+    struct eval_reference reference; // set by lab_baseline
+    struct result_table table;
+    bool config_found; // a row that --config names has come by
+    bool done;         // the flags asked for something that needs no rows, and it is done
+};
+
+// Handles --tokenize and --detokenize itself (then lab->done). False with a message on failure.
+bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
+              struct error *err);
+// Prints the table, or writes JSON and CSV where asked; frees everything. Call it after a failure
+// too: rows that were measured are not thrown away silently, but only ok = true prints them.
+bool lab_close(struct lab *lab, bool ok, struct error *err);
+
+// One configuration: a weight format, and whether activations become int8 on the fly.
+struct lab_config {
+    const char *format; // a name of quant/format.h
+    bool int8_activations;
+};
+
+// The model as the checkpoint stores it: "fp32", or "fp16" for either 16-bit type (the format
+// column says which). A checkpoint stored in float32 gets a second row, converted to float16, so
+// that every table has its 16-bit row.
+bool lab_baseline(struct lab *lab, struct error *err);
+// The linear layers of the blocks in that format (or those of --only, without those of --skip); the
+// embedding and the head stay in 16 bits.
+bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err);
+
+// Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
+// caller frees it.
+char *lab_project_path(const char *relative, struct error *err);
+
+#endif

@@ -1,0 +1,15 @@
+// Measuring one row: what a model in one configuration weighs, how fast it is, how good it is.
+#ifndef NIBBLE_LAB_MEASURE_H
+#define NIBBLE_LAB_MEASURE_H
+
+#include "lab/lab.h"
+
+// Fills the row (bits_per_weight and quantize_s are the caller's) and adds it to the table. The
+// first row measured becomes the reference of the others. With --tokens: writes the logits instead
+// and sets lab->done.
+bool measure_row(struct lab *lab, const struct model *m, struct result_row *row, struct error *err);
+
+// Rows with this machine's read and copy bandwidth and arithmetic peaks.
+bool measure_limits(struct result_table *table, struct error *err);
+
+#endif

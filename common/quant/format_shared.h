@@ -1,0 +1,125 @@
+// What the format families share; for common/quant/format*.c and their tests only.
+//
+// Fast dequantizers are always-inline bodies, compiled once per instruction set (FORMAT_VERSIONS)
+// and chosen at each call from what the CPU has. The compiler vectorises the loops; no ifunc is
+// needed, which sanitizers and musl do not bear.
+#ifndef NIBBLE_QUANT_FORMAT_SHARED_H
+#define NIBBLE_QUANT_FORMAT_SHARED_H
+
+#include <float.h>
+#include <math.h>
+
+#include "quant/format.h"
+#include "kernels/cpu/kernels.h"
+
+extern const struct quant_format quant_f32, quant_f16, quant_bf16;
+extern const struct quant_format quant_int8_tensor, quant_int8;
+extern const struct quant_format quant_int8_g32, quant_int8_g64, quant_int8_g128;
+extern const struct quant_format quant_int4, quant_int4_zp;
+extern const struct quant_format quant_int4_g32, quant_int4_g64, quant_int4_g128, quant_int4_g256;
+extern const struct quant_format quant_int4_g32_zp, quant_int4_g64_zp, quant_int4_g128_zp,
+    quant_int4_g256_zp;
+
+// The `bytes` of every format that is made of planes.
+bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t *out);
+
+// The interval of n weights, widened to include 0: lo <= 0 <= hi. NaN or infinite if a weight is.
+struct quant_range {
+    float lo, hi;
+};
+struct quant_range quant_range(const float *w, size_t n);
+
+// Messages of a quantizer that cannot go on; all return false.
+// The first of n weights, columns [col, col + n) of that row, that is NaN or infinite.
+bool quant_fail_not_finite(const float *w, size_t row, size_t col, size_t n, struct error *err);
+// The scale of those columns, too large to be stored in scale_bytes.
+bool quant_fail_scale(float scale, size_t scale_bytes, size_t row, size_t col, size_t n,
+                      struct error *err);
+// An [n, k] matrix whose bytes overflow.
+bool quant_fail_size(size_t n, size_t k, struct error *err);
+
+static inline size_t size_min(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+// Nearest integer, ties to even, of |x| < 2^22: in [2^23, 2^24) floats are the integers, so adding
+// 1.5 * 2^23 rounds, and leaves the integer in the low mantissa bits. It vectorises everywhere;
+// roundf and lrintf are calls without SSE4.1.
+static inline int32_t round_even(float x) {
+    return (int32_t)(f32_bits(x + 0x1.8p23f) - f32_bits(0x1.8p23f));
+}
+
+static inline float clamp(float x, float lo, float hi) {
+    x = x < lo ? lo : x;
+    return x > hi ? hi : x;
+}
+
+// The float16 at p[i], of a plane of scales: what f16_to_f32 gives for one that is finite and not
+// negative, without a branch.
+static inline float scale_from_f16(const void *p, size_t i) {
+    uint16_t h;
+    memcpy(&h, (const char *)p + 2 * i, sizeof h);
+    float subnormal = f32_from_bits(h + f32_bits(0.5f)) - 0.5f; // h * 2^-24
+    float normal = f32_from_bits(((uint32_t)h << 13) + ((127u - 15u) << 23));
+    return h < 0x400 ? subnormal : normal;
+}
+
+// Scale `i` of a plane of scales that are scale_bytes each.
+static inline float scale_load(const void *p, size_t scale_bytes, size_t i) {
+    if (scale_bytes == sizeof(uint16_t))
+        return scale_from_f16(p, i);
+    float scale;
+    memcpy(&scale, (const char *)p + sizeof scale * i, sizeof scale);
+    return scale;
+}
+
+// The largest scale: of a float16, or one whose 127th multiple is still a float32.
+static inline float scale_limit(size_t scale_bytes) {
+    return scale_bytes == sizeof(uint16_t) ? 65504.0f : FLT_MAX / 128;
+}
+
+// The scale as it will be read: codes are computed with this one, so that they make up for what its
+// rounding lost. Infinite if it is too large. Float16s below 2^-14 are 2^-24 apart, up to half of
+// the scale itself: those round up, so that the last code still reaches the largest weight.
+static inline float scale_round(size_t scale_bytes, float scale) {
+    float stored = scale_bytes == sizeof(uint16_t) ? f16_to_f32(f32_to_f16(scale)) : scale;
+    if (stored < scale && stored < 0x1p-14f)
+        stored += 0x1p-24f;
+    return stored <= scale_limit(scale_bytes) ? stored : INFINITY;
+}
+
+static inline void scale_store(void *p, size_t scale_bytes, size_t i, float scale) {
+    uint16_t h = f32_to_f16(scale);
+    if (scale_bytes == sizeof h)
+        memcpy((char *)p + sizeof h * i, &h, sizeof h);
+    else
+        memcpy((char *)p + sizeof scale * i, &scale, sizeof scale);
+}
+
+typedef void format_dequantize(const struct quant_format *f, const void *data, size_t n, size_t k,
+                               size_t row, size_t col, size_t count, float *out);
+
+#if defined(__x86_64__)
+#define FORMAT_TARGET_AVX2 __attribute__((target("avx2")))
+#define FORMAT_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
+#else
+#define FORMAT_TARGET_AVX2
+#define FORMAT_TARGET_AVX512
+#endif
+
+// Defines the dequantizer `name`, which chooses from these always-inline functions (or macros) by
+// what the CPU has.
+#define FORMAT_VERSION(name, body)                                                                 \
+    static void name(const struct quant_format *f, const void *data, size_t n, size_t k,           \
+                     size_t row, size_t col, size_t count, float *out) {                           \
+        body(f, data, n, k, row, col, count, out);                                                 \
+    }
+#define FORMAT_VERSIONS(name, scalar, avx2, avx512)                                                \
+    FORMAT_VERSION(name##_scalar, scalar)                                                          \
+    FORMAT_TARGET_AVX2 FORMAT_VERSION(name##_avx2, avx2)                                           \
+    FORMAT_TARGET_AVX512 FORMAT_VERSION(                                                           \
+        name##_avx512, avx512) static format_dequantize *const name##_versions[ISA_COUNT] = {      \
+        name##_scalar, name##_avx2, name##_avx512};                                                \
+    FORMAT_VERSION(name, name##_versions[kernels_isa()])
+
+#endif

@@ -1,0 +1,218 @@
+#include "kernels/cpu/attention.h"
+
+#include <assert.h>
+#include <math.h>
+
+#define SIMD_BODY "attention_simd.h"
+#include "simd.h"
+#include "threads.h"
+
+// How it goes, after Dao et al. 2022 (FlashAttention) and Milakov and Gimelshein 2018 (online
+// softmax).
+//
+//     queries of one cache ──> blocks of at most ATTENTION_ROWS (query, head) rows
+//     cached positions ──────> segments of ATTENTION_SEGMENT, of ATTENTION_KEYS at a time
+//
+// The scores of rows times keys stay in the L2 cache. Each segment starts its own sums, which are
+// added up in the order of the segments, whether one thread does them all (prefill: threads share
+// the blocks) or several (decode: threads share the segments). So the result depends neither on the
+// number of threads nor on which queries came together.
+
+// Multiply-adds below which waking the threads costs more than they save.
+#define ATTENTION_PARALLEL_MIN ((size_t)1 << 17)
+
+struct attention_call {
+    float *out;
+    const float *q;
+    size_t m, n_heads, n_kv_heads, d;
+    const struct attention_query *queries;
+    float scale;
+};
+
+static double score_ref(const float *q, const float *k, size_t d, float scale) {
+    double sum = 0;
+    for (size_t c = 0; c < d; c++)
+        sum += (double)q[c] * k[c];
+    return sum * scale;
+}
+
+// One query head: the largest score, then the sum of e^(score - largest), then the weighted values.
+static void head_ref(float *out, const float *q, const float *k, const float *v, size_t d,
+                     int32_t first, int32_t last, float scale) {
+    double largest = -INFINITY, total = 0;
+    for (int32_t p = first; p <= last; p++)
+        largest = fmax(largest, score_ref(q, k + (size_t)p * d, d, scale));
+    for (int32_t p = first; p <= last; p++)
+        total += exp(score_ref(q, k + (size_t)p * d, d, scale) - largest);
+    for (size_t from = 0; from < d; from += 64) { // as many sums as fit a small array
+        double sums[64] = {0};
+        size_t columns = min_size(64, d - from);
+        for (int32_t p = first; p <= last; p++) {
+            double weight = exp(score_ref(q, k + (size_t)p * d, d, scale) - largest) / total;
+            for (size_t c = 0; c < columns; c++)
+                sums[c] += weight * v[(size_t)p * d + from + c];
+        }
+        for (size_t c = 0; c < columns; c++)
+            out[from + c] = (float)sums[c];
+    }
+}
+
+void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
+                   size_t d, const struct attention_query *queries, float scale) {
+    for (size_t t = 0; t < m; t++)
+        for (size_t head = 0; head < n_heads; head++) {
+            const struct attention_query *query = &queries[t];
+            size_t offset = head / (n_heads / n_kv_heads) * query->head_stride;
+            size_t row = (t * n_heads + head) * d;
+            head_ref(out + row, q + row, query->k + offset, query->v + offset, d, query->first,
+                     query->last, scale);
+        }
+}
+
+// Which queries and query heads make a block.
+struct attention_part {
+    size_t query, n_queries, kv_head, head, n_heads;
+};
+
+// True if the window of b touches or overlaps first … last, so that a block reads no position that
+// none of its queries sees.
+static bool windows_touch(int32_t first, int32_t last, const struct attention_query *b) {
+    return b->first <= b->last && b->first <= last + 1 && first <= b->last + 1;
+}
+
+// How many queries from t on can be worked on together, at most `most`.
+static size_t queries_together(const struct attention_call *call, size_t t, size_t most) {
+    const struct attention_query *a = &call->queries[t];
+    int32_t first = a->first, last = a->last;
+    size_t n = 1;
+    for (; a->first <= a->last && n < most && t + n < call->m; n++) {
+        const struct attention_query *b = a + n;
+        if (b->k != a->k || b->v != a->v || b->head_stride != a->head_stride ||
+            !windows_touch(first, last, b))
+            break;
+        first = b->first < first ? b->first : first;
+        last = b->last > last ? b->last : last;
+    }
+    return n;
+}
+
+// Steps through the parts of a call: heads fastest, then key/value heads, then queries. Starts from
+// zeros; false after the last.
+static bool next_part(const struct attention_call *call, struct attention_part *part) {
+    size_t group = call->n_heads / call->n_kv_heads;
+    size_t rows = min_size(ATTENTION_ROWS, ATTENTION_FLOATS / round_up(call->d, 16));
+    part->head += part->n_heads;
+    if (part->head == group) {
+        part->head = 0;
+        part->kv_head++;
+    }
+    if (part->kv_head == call->n_kv_heads) {
+        part->kv_head = 0;
+        part->query += part->n_queries;
+        part->n_queries = 0;
+    }
+    if (part->query >= call->m)
+        return false;
+    if (part->n_queries == 0)
+        part->n_queries = queries_together(call, part->query, rows / group > 1 ? rows / group : 1);
+    part->n_heads = min_size(min_size(rows, group), group - part->head);
+    return true;
+}
+
+static void block_open(struct attention_block *b, const struct attention_call *call,
+                       const struct attention_part *part) {
+    const struct attention_query *queries = call->queries + part->query;
+    b->k = queries->k + part->kv_head * queries->head_stride;
+    b->v = queries->v + part->kv_head * queries->head_stride;
+    b->d = call->d;
+    b->d_padded = round_up(call->d, 16);
+    b->n_heads = part->n_heads;
+    b->rows = part->n_queries * part->n_heads;
+    b->queries = queries;
+    b->first = queries->first;
+    b->last = queries->last;
+    size_t head = part->kv_head * (call->n_heads / call->n_kv_heads) + part->head;
+    b->offset = (part->query * call->n_heads + head) * call->d;
+    for (size_t t = 0; t < part->n_queries; t++) {
+        b->first = queries[t].first < b->first ? queries[t].first : b->first;
+        b->last = queries[t].last > b->last ? queries[t].last : b->last;
+        const float *q = call->q + b->offset + t * call->n_heads * call->d;
+        for (size_t i = 0; i < part->n_heads * call->d; i++)
+            b->q[t * part->n_heads * call->d + i] = q[i] * call->scale;
+    }
+}
+
+// a += b, both brought to the larger of their largest scores.
+static void sums_add(struct attention_sums *a, const struct attention_sums *b, size_t rows,
+                     size_t d_padded) {
+    for (size_t r = 0; r < rows; r++) {
+        if (b->total[r] == 0.0f) // the row sees none of this segment
+            continue;
+        float largest = a->largest[r] > b->largest[r] ? a->largest[r] : b->largest[r];
+        float shrink_a = expf(a->largest[r] - largest), shrink_b = expf(b->largest[r] - largest);
+        a->largest[r] = largest;
+        a->total[r] = a->total[r] * shrink_a + b->total[r] * shrink_b;
+        for (size_t c = r * d_padded; c < (r + 1) * d_padded; c++)
+            a->out[c] = a->out[c] * shrink_a + b->out[c] * shrink_b;
+    }
+}
+
+static void write_out(const struct attention_call *call, const struct attention_block *b,
+                      const struct attention_sums *sums) {
+    for (size_t r = 0; r < b->rows; r++) {
+        const struct attention_query *query = &b->queries[r / b->n_heads];
+        float *out =
+            call->out + b->offset + (r / b->n_heads * call->n_heads + r % b->n_heads) * call->d;
+        float factor = query->first <= query->last ? 1.0f / sums->total[r] : 0.0f;
+        for (size_t c = 0; c < call->d; c++)
+            out[c] = sums->out[r * b->d_padded + c] * factor;
+    }
+}
+
+static void attend(const struct attention_call *call, struct attention_part part, bool split) {
+    struct attention_block block;
+    struct attention_sums sums = {.total = {0}};
+    block_open(&block, call, &part);
+    for (size_t r = 0; r < block.rows; r++)
+        sums.largest[r] = -INFINITY;
+    int32_t segment = block.first / ATTENTION_SEGMENT;
+    int32_t segments = block.first <= block.last ? block.last / ATTENTION_SEGMENT + 1 : segment;
+#pragma omp parallel for ordered schedule(static, 1) if (split && segments - segment > 1)
+    for (int32_t s = segment; s < segments; s++) {
+        int32_t first = s * ATTENTION_SEGMENT, last = first + ATTENTION_SEGMENT - 1;
+        struct attention_sums one;
+        SIMD_CALL(attend_segment, &block, &one, first > block.first ? first : block.first,
+                  last < block.last ? last : block.last);
+#pragma omp ordered
+        sums_add(&sums, &one, block.rows, block.d_padded);
+    }
+    write_out(call, &block, &sums);
+}
+
+static size_t multiply_adds(const struct attention_call *call) {
+    size_t seen = 0;
+    for (size_t t = 0; t < call->m; t++)
+        if (call->queries[t].first <= call->queries[t].last)
+            seen += (size_t)(call->queries[t].last - call->queries[t].first + 1);
+    return seen * call->n_heads * call->d * 2;
+}
+
+void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
+               const struct attention_query *queries, float scale) {
+    assert(d <= ATTENTION_FLOATS && n_kv_heads > 0 && n_heads % n_kv_heads == 0);
+    const struct attention_call call = {out, q, m, n_heads, n_kv_heads, d, queries, scale};
+    bool parallel = threads_max() > 1 && multiply_adds(&call) >= ATTENTION_PARALLEL_MIN;
+    size_t parts = 0;
+    for (struct attention_part part = {0}; next_part(&call, &part);)
+        parts++;
+    if (parts < threads_max()) { // too few to go round: share each part's segments instead
+        for (struct attention_part part = {0}; next_part(&call, &part);)
+            attend(&call, part, parallel);
+        return;
+    }
+#pragma omp parallel if (parallel)
+#pragma omp single
+    for (struct attention_part part = {0}; next_part(&call, &part);)
+#pragma omp task firstprivate(part)
+        attend(&call, part, false);
+}

@@ -1,0 +1,127 @@
+#include "dot_simd.h"
+#define attend_softmax_row SIMD(attend_softmax_row)
+#define attend_values_tile SIMD(attend_values_tile)
+#define attend_values SIMD(attend_values)
+#define attend_scores SIMD(attend_scores)
+#define attend_keys SIMD(attend_keys)
+
+// scores[r][p] = q_r · k_(start + p) for p in from … to. Tiles of four keys may stick out: there
+// the first or last key again, which softmax leaves out.
+INLINE void attend_scores(float (*scores)[ATTENTION_KEYS], const struct attention_block *b,
+                          size_t start, size_t from, size_t to) {
+    for (size_t p = from / 4 * 4; p < to; p += 4) {
+        const float *k[4];
+        for (size_t j = 0; j < 4; j++) {
+            size_t key = p + j < from ? from : min_size(p + j, to - 1);
+            k[j] = b->k + (start + key) * b->d;
+        }
+        for (size_t r = 0; r < b->rows; r += DOT_X) {
+            v4 sums[DOT_X];
+            size_t n = min_size(DOT_X, b->rows - r);
+            dot_tile(n, sums, b->q + r * b->d, b->d, k, b->d);
+            for (size_t i = 0; i < n; i++)
+                memcpy(&scores[r + i][p], &sums[i], sizeof sums[i]);
+        }
+    }
+}
+
+// Turns the scores of keys from … to into e^(score - largest), those of all others into 0. Returns
+// what the sums so far must be multiplied by, because the largest score may have grown.
+INLINE float attend_softmax_row(float scores[ATTENTION_KEYS], size_t from, size_t to,
+                                float *largest, float *total) {
+    for (size_t p = 0; p < ATTENTION_KEYS; p++)
+        scores[p] = p >= from && p < to ? scores[p] : -INFINITY;
+    if (from >= to) {
+        memset(scores, 0, ATTENTION_KEYS * sizeof *scores);
+        return 1.0f;
+    }
+    vec most = vec_set(*largest), sum = {0};
+    for (size_t p = 0; p < ATTENTION_KEYS; p += LANES)
+        most = vec_max(vec_load(scores + p), most);
+    float now = vec_largest(most);
+    for (size_t p = 0; p < ATTENTION_KEYS; p += LANES) {
+        vec e = vec_exp(vec_load(scores + p) - now);
+        vec_store(scores + p, e);
+        sum += e;
+    }
+    float shrink = vec_exp(vec_set(*largest - now))[0];
+    *total = *total * shrink + vec_sum(sum);
+    *largest = now;
+    return shrink;
+}
+
+// out[i][0 … columns] = out * shrink[i] + Σ weights[i][p] v_p, in registers over all keys;
+// rows of weights are ATTENTION_KEYS apart.
+INLINE void attend_values_tile(const int rows, const int vectors, float *out, size_t out_stride,
+                               const float *shrink, const float *weights, const float *v,
+                               size_t v_stride, size_t keys, size_t columns) {
+    vec acc[DOT_X][4];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++)
+            acc[i][j] = vec_load(out + (size_t)i * out_stride + j * LANES) * shrink[i];
+    for (size_t p = 0; p < keys; p++) {
+        vec value[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < vectors; j++)
+            value[j] = vec_load_part(v + p * v_stride + j * LANES, columns - (size_t)j * LANES);
+#pragma GCC unroll 6
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < vectors; j++)
+                acc[i][j] += weights[i * ATTENTION_KEYS + (int)p] * value[j];
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < vectors; j++)
+            vec_store(out + (size_t)i * out_stride + j * LANES, acc[i][j]);
+}
+
+// Whole groups of four vectors go the fast way; what is left of d, one vector at a time.
+INLINE void attend_values(const int rows, float *out, const struct attention_block *b,
+                          const float *shrink, const float *weights, const float *v, size_t keys) {
+    size_t c = 0;
+    for (; c + 4 * LANES <= b->d; c += 4 * LANES)
+        attend_values_tile(rows, 4, out + c, b->d_padded, shrink, weights, v + c, b->d, keys,
+                           4 * LANES);
+    for (; c < b->d; c += LANES)
+        attend_values_tile(rows, 1, out + c, b->d_padded, shrink, weights, v + c, b->d, keys,
+                           b->d - c);
+}
+
+// Cached positions first … last, all in the block of ATTENTION_KEYS that begins at start. Scores
+// are kept by p = position - start, so that sums over them do not depend on where `first` is.
+INLINE void attend_keys(const struct attention_block *b, struct attention_sums *sums, int32_t start,
+                        int32_t first, int32_t last) {
+    float scores[ATTENTION_ROWS][ATTENTION_KEYS] __attribute__((aligned(64)));
+    float shrink[ATTENTION_ROWS];
+    size_t from = (size_t)(first - start), to = (size_t)(last - start) + 1;
+    attend_scores(scores, b, (size_t)start, from, to);
+    for (size_t r = 0; r < b->rows; r++) {
+        const struct attention_query *q = &b->queries[r / b->n_heads];
+        size_t row_from = q->first > first ? (size_t)((int64_t)q->first - start) : from;
+        size_t row_to = q->last < last ? (size_t)((int64_t)q->last - start + 1) : to;
+        shrink[r] = attend_softmax_row(scores[r], row_from, q->last < start ? 0 : row_to,
+                                       &sums->largest[r], &sums->total[r]);
+    }
+    const float *v = b->v + ((size_t)start + from) * b->d;
+    size_t r = 0;
+    for (; r + DOT_X <= b->rows; r += DOT_X)
+        attend_values(DOT_X, sums->out + r * b->d_padded, b, shrink + r, &scores[r][from], v,
+                      to - from);
+    for (; r < b->rows; r++)
+        attend_values(1, sums->out + r * b->d_padded, b, shrink + r, &scores[r][from], v,
+                      to - from);
+}
+
+// The part of the block's work that lies in cached positions first … last, into fresh sums.
+static void SIMD(attend_segment)(const struct attention_block *b, struct attention_sums *sums,
+                                 int32_t first, int32_t last) {
+    for (size_t r = 0; r < b->rows; r++) {
+        sums->largest[r] = -INFINITY;
+        sums->total[r] = 0;
+    }
+    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
+    for (int32_t start = first - first % ATTENTION_KEYS; start <= last; start += ATTENTION_KEYS) {
+        int32_t end = last - start < ATTENTION_KEYS ? last : start + ATTENTION_KEYS - 1;
+        attend_keys(b, sums, start, first > start ? first : start, end);
+    }
+}

@@ -1,0 +1,50 @@
+#include "kernels/cpu/kernels.h"
+
+#include <math.h>
+
+#define SIMD_BODY "rope_simd.h"
+#include "simd.h"
+
+#define ROPE_PARALLEL_MIN ((size_t)1 << 13)
+
+enum { ROPE_PAIRS = 64 }; // angles kept on the stack at a time
+
+void rope_ref(float *x, size_t x_stride, size_t m, size_t n_heads, size_t d,
+              const int32_t *position, const float *inv_freq) {
+    for (size_t t = 0; t < m; t++)
+        for (size_t head = 0; head < n_heads; head++) {
+            float *h = x + t * x_stride + head * d;
+            for (size_t i = 0; i < d / 2; i++) {
+                double angle = position[t] * (double)inv_freq[i];
+                double a = h[i], b = h[i + d / 2];
+                h[i] = (float)(a * cos(angle) - b * sin(angle));
+                h[i + d / 2] = (float)(b * cos(angle) + a * sin(angle));
+            }
+        }
+}
+
+// A row's angles are the same in every head. They are worked out in double: at position 100000 a
+// float32 angle is off by 0.004.
+static void rope_row(float *row, size_t n_heads, size_t d, int32_t position,
+                     const float *inv_freq) {
+    float cosine[ROPE_PAIRS], sine[ROPE_PAIRS];
+    for (size_t first = 0; first < d / 2; first += ROPE_PAIRS) {
+        size_t n = min_size(ROPE_PAIRS, d / 2 - first);
+        for (size_t i = 0; i < n; i++) {
+            double angle = position * (double)inv_freq[first + i];
+            cosine[i] = (float)cos(angle);
+            sine[i] = (float)sin(angle);
+        }
+        for (size_t head = 0; head < n_heads; head++) {
+            float *low = row + head * d + first;
+            SIMD_CALL(rope_pairs, low, low + d / 2, cosine, sine, n);
+        }
+    }
+}
+
+void rope(float *x, size_t x_stride, size_t m, size_t n_heads, size_t d, const int32_t *position,
+          const float *inv_freq) {
+#pragma omp parallel for schedule(static) if (m * n_heads * d >= ROPE_PARALLEL_MIN)
+    for (size_t t = 0; t < m; t++)
+        rope_row(x + t * x_stride, n_heads, d, position[t], inv_freq);
+}

@@ -1,0 +1,121 @@
+// `vec` and what can be done with it, for the instruction set that simd.h is compiling for.
+// Included once per instruction set, so it has no guard.
+#define vec SIMD(vec)
+#define ivec SIMD(ivec)
+#define vec_unaligned SIMD(vec_unaligned)
+#define vec_load SIMD(vec_load)
+#define vec_store SIMD(vec_store)
+#define vec_load_part SIMD(vec_load_part)
+#define vec_store_part SIMD(vec_store_part)
+#define vec_keep SIMD(vec_keep)
+#define vec_set SIMD(vec_set)
+#define vec_select SIMD(vec_select)
+#define vec_max SIMD(vec_max)
+#define vec_fold SIMD(vec_fold)
+#define vec_sum SIMD(vec_sum)
+#define vec_sum4 SIMD(vec_sum4)
+#define vec_largest SIMD(vec_largest)
+#define vec_exp SIMD(vec_exp)
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef float vec_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+INLINE vec vec_load(const float *p) {
+    return *(const vec_unaligned *)p;
+}
+
+INLINE void vec_store(float *p, vec v) {
+    *(vec_unaligned *)p = v;
+}
+
+// The first n floats at p (all of them if n >= LANES), zeros after them.
+INLINE vec vec_load_part(const float *p, size_t n) {
+    if (n >= LANES)
+        return vec_load(p);
+    vec v = {0};
+    memcpy(&v, p, n * sizeof *p);
+    return v;
+}
+
+INLINE void vec_store_part(float *p, vec v, size_t n) {
+    if (n >= LANES)
+        vec_store(p, v);
+    else
+        memcpy(p, &v, n * sizeof *p);
+}
+
+// v with zeros from lane n on.
+INLINE vec vec_keep(vec v, size_t n) {
+    vec kept = {0};
+    memcpy(&kept, &v, n < LANES ? n * sizeof(float) : sizeof v);
+    return kept;
+}
+
+INLINE vec vec_set(float f) {
+    return f - (vec){0};
+}
+
+// Lane by lane: mask (all ones, or zero) ? a : b.
+INLINE vec vec_select(ivec mask, vec a, vec b) {
+    return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
+}
+
+// A NaN in a is passed over.
+INLINE vec vec_max(vec a, vec b) {
+    return vec_select(a > b, a, b);
+}
+
+// Four partial sums of the LANES lanes: lane i is the sum of lanes i, i + 4, i + 8 …
+INLINE v4 vec_fold(vec v) {
+    v4 part[LANES / 4];
+    memcpy(part, &v, sizeof v);
+#if LANES == 16
+    return (part[0] + part[2]) + (part[1] + part[3]);
+#elif LANES == 8
+    return part[0] + part[1];
+#else
+    return part[0];
+#endif
+}
+
+// The sums of four vectors; each comes out the same whichever lane it is in.
+INLINE v4 vec_sum4(vec a, vec b, vec c, vec d) {
+    v4 fa = vec_fold(a), fb = vec_fold(b), fc = vec_fold(c), fd = vec_fold(d);
+    v4 ab = V4_SHUFFLE(fa, fb, 0, 4, 1, 5) + V4_SHUFFLE(fa, fb, 2, 6, 3, 7);
+    v4 cd = V4_SHUFFLE(fc, fd, 0, 4, 1, 5) + V4_SHUFFLE(fc, fd, 2, 6, 3, 7);
+    return V4_SHUFFLE(ab, cd, 0, 1, 4, 5) + V4_SHUFFLE(ab, cd, 2, 3, 6, 7);
+}
+
+INLINE float vec_sum(vec v) {
+    v4 f = vec_fold(v);
+    return (f[0] + f[2]) + (f[1] + f[3]);
+}
+
+INLINE float vec_largest(vec v) {
+    float largest = v[0];
+    for (int i = 1; i < LANES; i++)
+        largest = v[i] > largest ? v[i] : largest;
+    return largest;
+}
+
+// e^x, relative error below 1.1e-7 (measured over all floats); 0 below -104, infinity above 88.73,
+// NaN for NaN. x = n ln 2 + r with |r| <= ln 2 / 2; e^r is a polynomial of degree 7 in two steps,
+// 2^n is made of exponent bits, in two halves so that both are normal numbers.
+INLINE vec vec_exp(vec x) {
+    x = vec_select(x < -104.0f, vec_set(-104.0f), x);
+    x = vec_select(x > 89.0f, vec_set(89.0f), x);
+    const float round = 0x1.8p23f; // adding it leaves the nearest integer in the low mantissa bits
+    vec biased = x * 1.44269504f + round;
+    vec n = biased - round;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    vec e = p * (r * r) + r + 1.0f;
+    ivec exponent = (ivec)biased - 0x4b400000;
+    ivec half = exponent >> 1;
+    return e * (vec)((half + 127) << 23) * (vec)((exponent - half + 127) << 23);
+}

@@ -1,0 +1,181 @@
+// kernels/cpu/attention.c against its reference: softmax-weighted sums over cached keys.
+#include <criterion/criterion.h>
+
+#include "tests/kernel_data.h"
+
+static const double tolerance = 3e-6; // rel_l2 of a token's heads
+
+struct setup {
+    size_t m, n_heads, n_kv_heads, d, positions;
+    int32_t window; // 0: sees all before it
+};
+
+struct data {
+    float *q, *k, *v, *want, *got;
+    struct attention_query *queries;
+};
+
+// Query t sits at the cache's last m positions. The positions after the last stay poisoned.
+static struct data data_open(const struct setup *s) {
+    struct random r = {s->m * 31 + s->d * 7 + s->positions};
+    size_t cache = s->n_kv_heads * (s->positions + 1) * s->d, out = s->m * s->n_heads * s->d;
+    struct data a = {outliers(&r, s->m * s->n_heads, s->d),
+                     poisoned(cache),
+                     poisoned(cache),
+                     poisoned(out),
+                     poisoned(out),
+                     malloc(s->m * sizeof *a.queries)};
+    for (size_t head = 0; head < s->n_kv_heads; head++)
+        for (size_t i = 0; i < s->positions * s->d; i++) {
+            a.k[head * (s->positions + 1) * s->d + i] = (float)random_normal(&r);
+            a.v[head * (s->positions + 1) * s->d + i] = (float)random_normal(&r);
+        }
+    for (size_t t = 0; t < s->m; t++) {
+        int32_t last = (int32_t)(s->positions - s->m + t);
+        int32_t first = s->window && last >= s->window ? last - s->window + 1 : 0;
+        a.queries[t] = (struct attention_query){a.k, a.v, (s->positions + 1) * s->d, first, last};
+    }
+    return a;
+}
+
+static void data_close(struct data *a) {
+    release(a->q), release(a->k), release(a->v), release(a->want), release(a->got);
+    free(a->queries);
+}
+
+static void check_rows(const struct setup *s, const struct data *a) {
+    size_t row = s->n_heads * s->d;
+    for (size_t t = 0; t < s->m; t++) {
+        double error = rel_l2(a->got + t * row, a->want + t * row, row);
+        cr_assert(error <= tolerance, "m %zu heads %zu/%zu d %zu positions %zu token %zu: %g", s->m,
+                  s->n_heads, s->n_kv_heads, s->d, s->positions, t, error);
+    }
+}
+
+static void check(const struct setup *s) {
+    struct data a = data_open(s);
+    float scale = 1 / sqrtf((float)s->d);
+    attention_ref(a.want, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, scale);
+    FOR_EACH_ISA(isa) {
+        memset(a.got, 0xff, s->m * s->n_heads * s->d * sizeof *a.got);
+        attention(a.got, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, scale);
+        check_rows(s, &a);
+    }
+    data_close(&a);
+}
+
+Test(attention, equals_the_reference_in_every_shape) {
+    const struct setup setups[] = {
+        {1, 1, 1, 1, 1, 0},       {1, 2, 1, 3, 5, 0},      {2, 3, 3, 17, 63, 0},
+        {3, 4, 2, 64, 64, 0},     {7, 8, 1, 80, 65, 0},    {20, 16, 2, 128, 130, 0},
+        {70, 4, 4, 48, 70, 0},    {1, 16, 2, 128, 600, 0}, {1, 71, 1, 64, 100, 0},
+        {5, 130, 1, 20, 9, 0},    {3, 2, 1, 1024, 40, 0},  {2, 40, 2, 1000, 30, 0},
+        {66, 2, 1, 32, 1100, 0},  {30, 2, 2, 33, 90, 7},   {90, 4, 2, 16, 700, 64},
+        {9, 2, 1, 128, 1300, 513}};
+    for (size_t i = 0; i < sizeof setups / sizeof *setups; i++)
+        check(&setups[i]);
+}
+
+Test(attention, hand_computed) {
+    const float k[4] = {0, 0, 1, 0}, v[4] = {1, 2, 3, 4}, q[2] = {2, 5};
+    const struct attention_query one = {k, v, 4, 0, 0}, both = {k, v, 4, 0, 1};
+    const double weight = 1 / (1 + exp(-1.0)); // scores 0 and 2 * 0.5
+    FOR_EACH_ISA(isa) {
+        float out[2] = {NAN, NAN};
+        attention(out, q, 1, 1, 1, 2, &one, 0.5f);
+        cr_assert(out[0] == 1 && out[1] == 2);
+        attention(out, q, 1, 1, 1, 2, &both, 0.5f);
+        cr_assert_float_eq(out[0], 1 + 2 * weight, 1e-6);
+        cr_assert_float_eq(out[1], 2 + 2 * weight, 1e-6);
+    }
+}
+
+Test(attention, a_query_that_sees_nothing_gives_zeros) {
+    const float k[6] = {1, 1, 1, 1, 1, 1}, q[6] = {1, 1, 1, 1, 1, 1};
+    const struct attention_query queries[3] = {{k, k, 6, 0, 2}, {k, k, 6, 2, 1}, {k, k, 6, 0, -1}};
+    FOR_EACH_ISA(isa) {
+        float out[6] = {NAN, NAN, NAN, NAN, NAN, NAN}, want[6];
+        attention_ref(want, q, 3, 1, 1, 2, queries, 1);
+        attention(out, q, 3, 1, 1, 2, queries, 1);
+        for (int i = 0; i < 6; i++)
+            cr_assert(out[i] == (i < 2 ? 1.0f : 0.0f) && want[i] == out[i]);
+    }
+}
+
+// Scores that would overflow e^x on their own, and one that drowns all others.
+Test(attention, large_scores_do_not_overflow) {
+    const struct setup s = {4, 2, 1, 16, 300, 0};
+    struct data a = data_open(&s);
+    attention_ref(a.want, a.q, 4, 2, 1, 16, a.queries, 50);
+    FOR_EACH_ISA(isa) {
+        attention(a.got, a.q, 4, 2, 1, 16, a.queries, 50);
+        double error = rel_l2(a.got, a.want, 4 * 2 * 16);
+        cr_assert(error <= 3e-4, "%g", error); // scores of 10000 carry an error of 0.001
+    }
+    data_close(&a);
+}
+
+// Different caches, and windows with a hole between them that no query sees and that is poisoned.
+Test(attention, a_batch_mixes_sequences) {
+    enum { D = 24, P = 200 };
+    struct random r = {3};
+    float *k[2], *v[2], *q = outliers(&r, 6, D), *want = poisoned(6 * D), *got = poisoned(6 * D);
+    for (int i = 0; i < 2; i++) {
+        k[i] = outliers(&r, P, D);
+        v[i] = outliers(&r, P, D);
+        memset(v[i] + 50 * D, 0xff, 50 * D * sizeof **v);
+    }
+    const struct attention_query queries[6] = {{k[0], v[0], 0, 0, 10},    {k[0], v[0], 0, 3, 49},
+                                               {k[0], v[0], 0, 100, 199}, {k[1], v[1], 0, 101, 150},
+                                               {k[1], v[1], 0, 0, 30},    {k[0], v[0], 0, 0, 31}};
+    attention_ref(want, q, 6, 1, 1, D, queries, 0.2f);
+    FOR_EACH_ISA(isa) {
+        attention(got, q, 6, 1, 1, D, queries, 0.2f);
+        cr_assert(rel_l2(got, want, 6 * D) <= tolerance);
+    }
+    for (int i = 0; i < 2; i++)
+        release(k[i]), release(v[i]);
+    release(q), release(want), release(got);
+}
+
+static void check_bits(const struct setup *s) {
+    struct data a = data_open(s);
+    size_t row = s->n_heads * s->d;
+    FOR_EACH_ISA(isa) {
+        omp_set_num_threads(1);
+        attention(a.want, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, 0.1f);
+        for (int threads = 1; threads <= 3; threads++) {
+            omp_set_num_threads(threads);
+            memset(a.got, 0xff, s->m * row * sizeof *a.got);
+            attention(a.got, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, 0.1f);
+            cr_assert_arr_eq(a.got, a.want, s->m * row * sizeof *a.got);
+            for (size_t t = 0; t < s->m; t++)
+                attention(a.got + t * row, a.q + t * row, 1, s->n_heads, s->n_kv_heads, s->d,
+                          a.queries + t, 0.1f);
+            cr_assert_arr_eq(a.got, a.want, s->m * row * sizeof *a.got);
+        }
+    }
+    data_close(&a);
+}
+
+// As for matmul: a token's attention is the same alone and in a batch, on one thread and on three.
+Test(attention, bits_do_not_depend_on_threads_or_batch) {
+    check_bits(&(struct setup){40, 4, 2, 40, 1300, 0});
+    check_bits(&(struct setup){40, 4, 1, 64, 1300, 77});
+    check_bits(&(struct setup){1, 1, 1, 128, 2100, 0});
+}
+
+Test(attention, works_inside_a_parallel_region) {
+    const struct setup s = {3, 4, 2, 64, 1500, 0};
+    struct data a = data_open(&s);
+    size_t size = 3 * 4 * 64;
+    float *got = poisoned(4 * size);
+    attention(a.want, a.q, 3, 4, 2, 64, a.queries, 0.1f);
+#pragma omp parallel for num_threads(4)
+    for (int i = 0; i < 4; i++)
+        attention(got + (size_t)i * size, a.q, 3, 4, 2, 64, a.queries, 0.1f);
+    for (size_t i = 0; i < 4; i++)
+        cr_assert_arr_eq(got + i * size, a.want, size * sizeof *got);
+    release(got);
+    data_close(&a);
+}
