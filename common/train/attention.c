@@ -42,35 +42,38 @@ struct attention_task attention_task_of(const struct attention_shape *s, const f
     return t;
 }
 
-// p[0..visible) = softmax(scale * p), zero from there to n. Returns log Σ e^(scale p).
-TRAIN_ROW static float softmax_row(float *p, size_t visible, size_t n, float scale) {
+// p[0..visible) = e^(scale (p - max)), zero from there to n. Returns their sum and log Σ e^(scale
+// p).
+TRAIN_ROW static float exponentials(float *p, size_t visible, size_t n, float scale,
+                                    float *log_sum) {
     float max = max_fast(p, visible), sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (size_t j = 0; j < visible; j++) {
         p[j] = exp_fast(scale * (p[j] - max));
         sum += p[j];
     }
-    float inverse = 1.0f / sum;
-    for (size_t j = 0; j < visible; j++)
-        p[j] *= inverse;
     for (size_t j = visible; j < n; j++)
         p[j] = 0.0f;
-    return scale * max + logf(sum);
+    *log_sum = scale * max + logf(sum);
+    return sum;
 }
 
 static void attend_head(float *out, float *log_sum, const float *q, const struct attention_task *t,
                         const struct attention_shape *s, const struct attention_space *space) {
     size_t T = s->context, D = s->head_dim;
-    float scale = 1.0f / sqrtf((float)D);
+    float scale = 1.0f / sqrtf((float)D), sums[ATTENTION_TILE];
     for (size_t first = 0; first < T; first += ATTENTION_TILE) {
         size_t n = T - first < ATTENTION_TILE ? T - first : ATTENTION_TILE, keys = first + n;
         gemm_packed(n, keys, D, gemm_by_rows(q + first * t->row, t->row), space->keys_t, false,
                     space->p, space->stride);
         for (size_t i = 0; i < n; i++)
-            log_sum[(first + i) * s->n_heads] =
-                softmax_row(space->p + i * space->stride, first + i + 1, keys, scale);
+            sums[i] = exponentials(space->p + i * space->stride, first + i + 1, keys, scale,
+                                   &log_sum[(first + i) * s->n_heads]);
         gemm_packed(n, D, keys, gemm_by_rows(space->p, space->stride), space->values, false,
                     out + first * t->out_row, t->out_row);
+        for (size_t i = 0; i < n; i++) // dividing D outputs is less than dividing the probabilities
+            for (size_t d = 0; d < D; d++)
+                out[(first + i) * t->out_row + d] /= sums[i];
     }
 }
 

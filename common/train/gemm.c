@@ -9,6 +9,7 @@
 //                 k=1: b10 b11 … b1w | …                (zeros beyond column N)
 #include "train/gemm.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "train/gemm_kernel.h"
@@ -23,39 +24,57 @@ static size_t round_up(size_t n, size_t to) {
     return (n + to - 1) / to * to;
 }
 
+// Along k first: in a transposed B those are neighbours.
 static void pack_panel(size_t width, size_t columns, size_t K, struct gemm_view b, float *out) {
-    if (columns == width && b.column == 1) {
-        for (size_t k = 0; k < K; k++)
-            memcpy(out + k * width, b.data + k * b.row, width * sizeof *out);
-        return;
-    }
-    for (size_t j = 0; j < width;
-         j++) // along k first: in a transposed B its elements are neighbours
+    for (size_t j = 0; j < width; j++)
         for (size_t k = 0; k < K; k++)
             out[k * width + j] = j < columns ? b.data[k * b.row + j * b.column] : 0.0f;
+}
+
+// One row of a B that lies by rows, into all panels: reads run along memory.
+static void pack_row(size_t width, size_t N, size_t K, size_t k, struct gemm_view b, float *out) {
+    const float *from = b.data + k * b.row;
+    for (size_t j = 0; j < N; j += width) {
+        size_t columns = min_size(width, N - j);
+        float *to = out + j * K + k * width;
+        memcpy(to, from + j, columns * sizeof *to);
+        memset(to + columns, 0, (width - columns) * sizeof *to);
+    }
+}
+
+// A as the tiles read it: where it lies (one panel), or copied into panels of as many rows as a
+// tile.
+struct row_panels {
+    struct gemm_view view; // of the first panel
+    size_t rows, stride;   // of a panel; floats from one to the next
+};
+
+static struct row_panels in_place(struct gemm_view a) {
+    return (struct row_panels){a, SIZE_MAX, 0};
 }
 
 // Rows of c beyond the full tile are done by the smaller tiles; a tile that is too wide for c goes
 // through a buffer.
 static void multiply_panel(const struct gemm_kernel *kernel, size_t M, size_t columns, size_t K,
-                           struct gemm_view a, const float *panel, bool add, float *c,
+                           const struct row_panels *a, const float *panel, bool add, float *c,
                            size_t c_stride) {
     float buffer[GEMM_MAX_ROWS * GEMM_MAX_WIDTH];
+    size_t width = kernel->width, a_row = a->view.row, a_column = a->view.column;
     for (size_t i = 0, t = 0; i < M; i += kernel->tiles[t].rows) {
         while (kernel->tiles[t].rows > M - i)
             t++;
-        const float *from = a.data + i * a.row;
+        const float *from = a->view.data + i / a->rows * a->stride + i % a->rows * a_row;
         float *to = c + i * c_stride;
         size_t rows = kernel->tiles[t].rows;
-        if (columns == kernel->width) {
-            kernel->tiles[t].tile(K, from, a.row, a.column, panel, add, to, c_stride);
+        if (columns == width) {
+            kernel->tiles[t].tile(K, from, a_row, a_column, panel, add, to, c_stride);
             continue;
         }
         for (size_t r = 0; add && r < rows; r++)
-            memcpy(buffer + r * kernel->width, to + r * c_stride, columns * sizeof *c);
-        kernel->tiles[t].tile(K, from, a.row, a.column, panel, add, buffer, kernel->width);
+            memcpy(buffer + r * width, to + r * c_stride, columns * sizeof *c);
+        kernel->tiles[t].tile(K, from, a_row, a_column, panel, add, buffer, width);
         for (size_t r = 0; r < rows; r++)
-            memcpy(to + r * c_stride, buffer + r * kernel->width, columns * sizeof *c);
+            memcpy(to + r * c_stride, buffer + r * width, columns * sizeof *c);
     }
 }
 
@@ -65,12 +84,17 @@ size_t gemm_packed_size(size_t N, size_t K) {
 
 void gemm_pack(size_t N, size_t K, struct gemm_view b, float *packed) {
     size_t width = gemm_kernel_best()->width;
+    if (b.column == 1) {
+        for (size_t k = 0; k < K; k++)
+            pack_row(width, N, K, k, b, packed);
+        return;
+    }
     for (size_t j = 0; j < N; j += width, packed += width * K, b.data += width * b.column)
         pack_panel(width, min_size(width, N - j), K, b, packed);
 }
 
 static void multiply_packed(const struct gemm_kernel *kernel, size_t M, size_t N, size_t K,
-                            struct gemm_view a, const float *packed, bool add, float *c,
+                            const struct row_panels *a, const float *packed, bool add, float *c,
                             size_t c_stride) {
     size_t width = kernel->width;
     for (size_t j = 0; j < N; j += width)
@@ -80,21 +104,38 @@ static void multiply_packed(const struct gemm_kernel *kernel, size_t M, size_t N
 
 void gemm_packed(size_t M, size_t N, size_t K, struct gemm_view a, const float *packed, bool add,
                  float *c, size_t c_stride) {
-    multiply_packed(gemm_kernel_best(), M, N, K, a, packed, add, c, c_stride);
+    struct row_panels rows = in_place(a);
+    multiply_packed(gemm_kernel_best(), M, N, K, &rows, packed, add, c, c_stride);
 }
 
-// One task: rows [i, i + m) of c, columns [j, j + n) of the packed block. An A that lies by columns
-// (dyᵀ) is copied first: its rows of 48 bytes are pages apart.
+// An A that lies by columns (dyᵀ) has the few floats of a tile's rows pages apart from one k to the
+// next. Copied, they are neighbours. COPY floats are moved at once, the next k's overwriting what
+// was too much.
+enum { COPY = 16, COPY_SPACE = TASK_ROWS * (GEMM_BLOCK_K + COPY) };
+
+static struct row_panels copy_columns(size_t rows, size_t m, size_t K, struct gemm_view a,
+                                      float *copy) {
+    size_t stride = rows * K + COPY;
+    for (size_t k = 0; k < K; k++)
+        for (size_t i = 0; i < m; i += rows) {
+            const float *from = a.data + k * a.column + i;
+            float *to = copy + i / rows * stride + k * rows;
+            if (m - i >= COPY)
+                memcpy(to, from, COPY * sizeof *to);
+            else
+                memcpy(to, from, min_size(rows, m - i) * sizeof *to);
+        }
+    return (struct row_panels){gemm_by_columns(copy, rows), rows, stride};
+}
+
+// One task: rows [i, i + m) of c, columns [j, j + n) of the packed block.
 static void multiply_task(const struct gemm_kernel *kernel, size_t m, size_t n, size_t K,
                           struct gemm_view a, const float *packed, bool add, float *c,
                           size_t c_stride) {
-    float copy[TASK_ROWS * GEMM_BLOCK_K];
-    if (a.row == 1) {
-        for (size_t k = 0; k < K; k++)
-            memcpy(copy + k * TASK_ROWS, a.data + k * a.column, m * sizeof *copy);
-        a = gemm_by_columns(copy, TASK_ROWS);
-    }
-    multiply_packed(kernel, m, n, K, a, packed, add, c, c_stride);
+    float copy[COPY_SPACE];
+    struct row_panels rows =
+        a.row == 1 ? copy_columns(kernel->tiles[0].rows, m, K, a, copy) : in_place(a);
+    multiply_packed(kernel, m, n, K, &rows, packed, add, c, c_stride);
 }
 
 // One block of B: packed by all threads, then met by all rows of A.
@@ -105,10 +146,16 @@ static void multiply_block(const struct gemm_kernel *kernel, size_t M, size_t N,
     size_t down = (M + TASK_ROWS - 1) / TASK_ROWS, across = (N + TASK_COLUMNS - 1) / TASK_COLUMNS;
 #pragma omp parallel
     {
+        if (b.column == 1) {
 #pragma omp for schedule(static)
-        for (size_t j = 0; j < N; j += width) {
-            struct gemm_view panel = {b.data + j * b.column, b.row, b.column};
-            pack_panel(width, min_size(width, N - j), K, panel, packed + j * K);
+            for (size_t k = 0; k < K; k++)
+                pack_row(width, N, K, k, b, packed);
+        } else {
+#pragma omp for schedule(static)
+            for (size_t j = 0; j < N; j += width) {
+                struct gemm_view panel = {b.data + j * b.column, b.row, b.column};
+                pack_panel(width, min_size(width, N - j), K, panel, packed + j * K);
+            }
         }
 #pragma omp for schedule(dynamic) nowait
         for (size_t t = 0; t < down * across; t++) {

@@ -17,6 +17,9 @@
         vector sum[ROWS][VECTORS];                                                                 \
         UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int v = 0; v < VECTORS; v++) sum[i][v] = \
             (vector){0};                                                                           \
+        for (int i = 0; i < ROWS; i++) /* c is on its way while the loop runs */                   \
+            for (int j = 0; j < VECTORS * LANES; j += 16)                                          \
+                __builtin_prefetch(c + (size_t)i * c_stride + j, 1);                               \
         const float *third[(ROWS + 2) / 3];                                                        \
         for (int i = 0; i < (ROWS + 2) / 3; i++)                                                   \
             third[i] = a + (size_t)(3 * i) * a_row;                                                \

@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "core/random.h"
 #include "train/gemm.h"
+#include "train/pages.h"
 
 // Logits are made for this many tokens at a time: 8 MiB for a vocabulary of 2048.
 enum { HEAD_ROWS = 1024 };
@@ -101,14 +102,14 @@ bool network_init(struct network *net, const struct train_shape *shape, size_t n
         return false;
     size_t n = net->params.total;
     net->states = memory_alloc(shape->n_layers, sizeof *net->states, "layers", err);
-    net->values = memory_alloc(n, sizeof(float), "weights", err);
-    net->grads = memory_alloc(n, sizeof(float), "gradients", err);
+    net->values = pages_alloc(n, "weights", err);
+    net->grads = pages_alloc(n, "gradients", err);
     net->used = net->values;
     struct arena a = {0};
     if (net->states)
         take_all(net, &a);
     if (net->states && net->values && net->grads && !a.overflow)
-        net->memory = memory_alloc(a.used, sizeof(float), "activations", err);
+        net->memory = pages_alloc(a.used, "activations", err);
     else if (a.overflow)
         error_set(err, "activations of %zu tokens overflow the address space", M);
     if (!net->memory) {
@@ -150,7 +151,7 @@ void network_randomize(struct network *net, uint64_t seed) {
 bool network_set_transform(struct network *net, weight_transform *transform, const void *context,
                            struct error *err) {
     if (transform && net->used == net->values) {
-        float *used = memory_alloc(net->params.total, sizeof(float), "transformed weights", err);
+        float *used = pages_alloc(net->params.total, "transformed weights", err);
         if (!used)
             return false;
         net->used = used;

@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "train/adamw.h"
+#include "train/pages.h"
 
 static bool check_options(const struct train_options *o, struct error *err) {
     if (o->micro_batch == 0 || o->batch % o->micro_batch || o->batch == 0)
@@ -29,8 +30,8 @@ bool trainer_init(struct trainer *t, const struct train_shape *shape,
         return false;
     bool ok = network_init(&t->network, shape, micro, context, options->recompute, err);
     if (ok) { // network_init has checked that micro * context is a size
-        t->moment1 = memory_alloc(t->network.params.total, sizeof(float), "moments", err);
-        t->moment2 = memory_alloc(t->network.params.total, sizeof(float), "moments", err);
+        t->moment1 = pages_alloc(t->network.params.total, "moments", err);
+        t->moment2 = pages_alloc(t->network.params.total, "moments", err);
         t->tokens = memory_alloc(micro * context, sizeof(int32_t), "batch", err);
         t->targets = memory_alloc(micro * context, sizeof(int32_t), "batch", err);
         ok = t->moment1 && t->moment2 && t->tokens && t->targets;
