@@ -13,15 +13,15 @@
 static const char *const specials[] = {"<|end|>", "<|x|>"};
 static struct error err;
 
-static struct bpe train(const char *text, size_t merges) {
-    struct bpe b;
+static struct bpe_trained train(const char *text, size_t merges) {
+    struct bpe_trained b;
     cr_assert(bpe_train(&b, text, strlen(text), BPE_BYTES + 2 + merges, specials, 2, "text", &err),
               "%s", err.message);
     cr_assert_eq(b.n_tokens, BPE_BYTES + merges);
     return b;
 }
 
-static void assert_token(const struct bpe *b, size_t id, const char *bytes) {
+static void assert_token(const struct bpe_trained *b, size_t id, const char *bytes) {
     cr_assert_eq(b->tokens[id].size, strlen(bytes), "token %zu", id);
     cr_assert_arr_eq(b->tokens[id].bytes, bytes, strlen(bytes), "token %zu: %.*s", id,
                      (int)b->tokens[id].size, (const char *)b->tokens[id].bytes);
@@ -31,33 +31,33 @@ static void assert_token(const struct bpe *b, size_t id, const char *bytes) {
 // l has the lower id: "lo". Then lo+w 3: "low". ' '+low 2: " low". " low"+e and e+r both once:
 // e (68) has a lower id than " low": "er". Then " lower".
 Test(bpe_train, learns_the_merges_computed_by_hand) {
-    struct bpe b = train("low low lower", 5);
+    struct bpe_trained b = train("low low lower", 5);
     const char *const expected[] = {"lo", "low", " low", "er", " lower"};
     for (size_t i = 0; i < 5; i++)
         assert_token(&b, BPE_BYTES + i, expected[i]);
     cr_assert_eq(b.n_merges, 5);
     cr_assert_eq(b.merges[1].left, BPE_BYTES);
     cr_assert_eq(b.tokens[b.merges[1].right].bytes[0], 'w');
-    bpe_free(&b);
+    bpe_train_free(&b);
 }
 
 Test(bpe_train, overlapping_pairs_merge_from_the_left) {
-    struct bpe b = train("aaaaa", 3); // aa aa a -> aaaa a (aa+aa and aa+a tie: 'a' is lower)
+    struct bpe_trained b = train("aaaaa", 3); // aa aa a -> aaaa a (aa+aa and aa+a tie: 'a' is lower)
     assert_token(&b, 256, "aa");
     assert_token(&b, 257, "aaa");
     assert_token(&b, 258, "aaaaa");
-    bpe_free(&b);
+    bpe_train_free(&b);
 }
 
 Test(bpe_train, no_merge_crosses_words_or_special_tokens) {
-    struct bpe b;
+    struct bpe_trained b;
     // "ab" three times; nothing else has two bytes.
     const char *text = "ab<|x|>ab<|end|>ab";
     cr_assert_not(bpe_train(&b, text, strlen(text), 256 + 2 + 2, specials, 2, "t.txt", &err));
     cr_assert_str_eq(err.message, "t.txt: enough text for 257 tokens, expected 258");
     b = train(text, 1);
     assert_token(&b, 256, "ab");
-    bpe_free(&b);
+    bpe_train_free(&b);
 }
 
 static char words[2048];
@@ -85,20 +85,20 @@ Test(bpe_train, words_are_cut_as_qwen2_cuts_them) {
 }
 
 Test(bpe_train, text_is_normalized_first) {
-    struct bpe b = train("e\xcc\x81", 1); // e + combining acute -> U+00E9, bytes c3 a9
+    struct bpe_trained b = train("e\xcc\x81", 1); // e + combining acute -> U+00E9, bytes c3 a9
     assert_token(&b, 256, "\xc3\xa9");
-    bpe_free(&b);
+    bpe_train_free(&b);
     cr_assert_not(bpe_train(&b, "a\xff", 2, 300, NULL, 0, "t.txt", &err));
     cr_assert_str_eq(err.message, "t.txt: Invalid UTF-8 string, expected UTF-8 text");
 }
 
 Test(bpe_train, impossible_sizes_are_refused) {
-    struct bpe b;
+    struct bpe_trained b;
     cr_assert_not(bpe_train(&b, "abc", 3, 257, specials, 2, "t", &err));
     cr_assert_not(bpe_train(&b, "abc", 3, (size_t)BPE_MAX_VOCAB + 1, specials, 2, "t", &err));
     cr_assert_not(bpe_train(&b, "", 0, 300, specials, 2, "t", &err));
     cr_assert(bpe_train(&b, "", 0, 258, specials, 2, "t", &err), "bytes need no text");
-    bpe_free(&b);
+    bpe_train_free(&b);
 }
 
 Test(bpe_train, ids_of_bytes_follow_their_stand_ins) {
@@ -168,7 +168,7 @@ Test(bpe_train, equals_counting_everything_again) {
                 text[n++] = "abc"[random_below(&r, 3)];
             text[n++] = '\n'; // a word of its own, of one byte
         }
-        struct bpe b;
+        struct bpe_trained b;
         cr_assert(bpe_train(&b, text, n, BPE_BYTES + 24, NULL, 0, "text", &err));
         n = 0;
         for (int w = 0; w < REF_WORDS; w++, n++)
@@ -189,14 +189,14 @@ Test(bpe_train, equals_counting_everything_again) {
             }
             ref_merge(m, merged);
         }
-        bpe_free(&b);
+        bpe_train_free(&b);
     }
 }
 
 Test(bpe_train, the_file_has_what_readers_expect) {
     char path[] = "/tmp/nibble-bpe-XXXXXX";
     close(mkstemp(path));
-    struct bpe b = train("say \"hello\" \\ hello \xc3\xa9\xc3\xa9", 9);
+    struct bpe_trained b = train("say \"hello\" \\ hello \xc3\xa9\xc3\xa9", 9);
     cr_assert(bpe_write(&b, specials, 2, path, &err), "%s", err.message);
     cJSON *root = json_parse_file(path, &err);
     cr_assert_not_null(root, "%s", err.message);
@@ -227,6 +227,6 @@ Test(bpe_train, the_file_has_what_readers_expect) {
     cr_assert_str_eq(pattern, "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
                               " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+");
     cJSON_Delete(root);
-    bpe_free(&b);
+    bpe_train_free(&b);
     remove(path);
 }

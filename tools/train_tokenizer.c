@@ -67,7 +67,7 @@ int main(int argc, char **argv) {
 
     struct error err;
     struct mapping m;
-    struct bpe b;
+    struct bpe_trained b;
     double start = timer_now();
     if (!mapping_open(&m, text_path, &err) ||
         !bpe_train(&b, (const char *)m.data, m.size, vocab, specials, N_SPECIALS, text_path,
@@ -76,7 +76,7 @@ int main(int argc, char **argv) {
         fail(1, err.message);
     printf("%s: %zu tokens (%zu merges, %d special) from %zu bytes in %.1f s\n", out,
            b.n_tokens + N_SPECIALS, b.n_merges, N_SPECIALS, m.size, timer_now() - start);
-    bpe_free(&b);
+    bpe_train_free(&b);
     mapping_close(&m);
     return 0;
 }

@@ -269,7 +269,7 @@ static bool merge_pair(struct trainer *t, uint64_t key, int32_t merged) {
 }
 
 // The id of the token left + right: two ways of putting the same bytes together share one id.
-static int32_t merged_token(struct bpe *b, int32_t left, int32_t right, struct error *err) {
+static int32_t merged_token(struct bpe_trained *b, int32_t left, int32_t right, struct error *err) {
     const struct bpe_token *l = &b->tokens[left], *r = &b->tokens[right];
     struct bpe_token new = {.size = l->size + r->size};
     new.bytes = memory_alloc(new.size, 1, "token", err);
@@ -286,7 +286,7 @@ static int32_t merged_token(struct bpe *b, int32_t left, int32_t right, struct e
     return (int32_t)b->n_tokens++;
 }
 
-static bool learn(struct trainer *t, struct bpe *b, size_t n_tokens, const char *name) {
+static bool learn(struct trainer *t, struct bpe_trained *b, size_t n_tokens, const char *name) {
     size_t capacity = 0;
     while (b->n_tokens < n_tokens) {
         uint64_t key;
@@ -310,7 +310,7 @@ static bool learn(struct trainer *t, struct bpe *b, size_t n_tokens, const char 
 
 // ---- the beginning: bytes
 
-static bool init_tokens(struct bpe *b, size_t n_tokens, struct error *err) {
+static bool init_tokens(struct bpe_trained *b, size_t n_tokens, struct error *err) {
     b->tokens = memory_alloc(n_tokens, sizeof *b->tokens, "vocabulary", err);
     for (b->n_tokens = 0; b->tokens && b->n_tokens < BPE_BYTES; b->n_tokens++) {
         struct bpe_token *token = &b->tokens[b->n_tokens];
@@ -358,10 +358,10 @@ static void trainer_free(struct trainer *t) {
     free(t->heap);
 }
 
-bool bpe_train(struct bpe *b, const char *text, size_t size, size_t vocab,
+bool bpe_train(struct bpe_trained *b, const char *text, size_t size, size_t vocab,
                const char *const *specials, size_t n_specials, const char *name,
                struct error *err) {
-    *b = (struct bpe){0};
+    *b = (struct bpe_trained){0};
     if (n_specials > BPE_MAX_SPECIALS || vocab < BPE_BYTES + n_specials || vocab > BPE_MAX_VOCAB)
         return error_set(err, "a vocabulary of %zu with %zu special tokens: expected %d to %d",
                          vocab, n_specials, BPE_BYTES + (int)n_specials, BPE_MAX_VOCAB);
@@ -374,14 +374,14 @@ bool bpe_train(struct bpe *b, const char *text, size_t size, size_t vocab,
     trainer_free(&t);
     free(normal);
     if (!ok)
-        bpe_free(b);
+        bpe_train_free(b);
     return ok;
 }
 
-void bpe_free(struct bpe *b) {
+void bpe_train_free(struct bpe_trained *b) {
     for (size_t i = 0; i < b->n_tokens; i++)
         free(b->tokens[i].bytes);
     free(b->tokens);
     free(b->merges);
-    *b = (struct bpe){0};
+    *b = (struct bpe_trained){0};
 }

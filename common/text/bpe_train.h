@@ -27,7 +27,7 @@ struct bpe_merge {
     int32_t left, right; // ids
 };
 
-struct bpe {
+struct bpe_trained {
     struct bpe_token *tokens; // [n_tokens], without the special ones
     struct bpe_merge *merges; // [n_merges], highest priority first
     size_t n_tokens, n_merges;
@@ -35,12 +35,12 @@ struct bpe {
 
 // Learns until there are vocab - n_specials tokens. Fails if the text has too few different words
 // for that, or is not UTF-8. `name` (usually the text's path) begins every message.
-bool bpe_train(struct bpe *b, const char *text, size_t size, size_t vocab,
+bool bpe_train(struct bpe_trained *b, const char *text, size_t size, size_t vocab,
                const char *const *specials, size_t n_specials, const char *name, struct error *err);
-void bpe_free(struct bpe *b);
+void bpe_train_free(struct bpe_trained *b);
 
 // tokenizer.json with the special tokens after the learned ones; replaces the file whole.
-bool bpe_write(const struct bpe *b, const char *const *specials, size_t n_specials,
+bool bpe_write(const struct bpe_trained *b, const char *const *specials, size_t n_specials,
                const char *path, struct error *err);
 
 #endif

@@ -63,7 +63,7 @@ static void write_head(FILE *f, size_t first_special, const char *const *special
             byte_level, byte_level, byte_level);
 }
 
-static void write_model(FILE *f, const struct bpe *b) {
+static void write_model(FILE *f, const struct bpe_trained *b) {
     int code_points[BPE_BYTES];
     stand_ins(code_points);
     fputs("  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n"
@@ -87,7 +87,7 @@ static void write_model(FILE *f, const struct bpe *b) {
     fputs("\n    ]\n  }\n}\n", f);
 }
 
-bool bpe_write(const struct bpe *b, const char *const *specials, size_t n_specials,
+bool bpe_write(const struct bpe_trained *b, const char *const *specials, size_t n_specials,
                const char *path, struct error *err) {
     struct file_writer w;
     if (!folder_create_for(path, err) || !file_writer_open(&w, path, err))
