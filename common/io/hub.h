@@ -4,10 +4,10 @@
 //                              /refs/main             the commit, 40 hex digits
 //                              /snapshots/COMMIT/FILE -> ../../blobs/HASH
 //
-// https://huggingface.co/docs/hub/local-cache. The cache is $NIBBLE_MODELS, else $HF_HUB_CACHE, else
-// $HF_HOME/hub, else ${XDG_CACHE_HOME:-~/.cache}/huggingface/hub.
-// A download goes to blobs/HASH.incomplete, resumes with Range, is verified (sha256 of large files,
-// git's sha1 of small ones) and only then renamed and linked: nothing half-downloaded is ever used.
+// https://huggingface.co/docs/hub/local-cache. The cache is $NIBBLE_MODELS, else $HF_HUB_CACHE,
+// else $HF_HOME/hub, else ${XDG_CACHE_HOME:-~/.cache}/huggingface/hub. A download goes to
+// blobs/HASH.incomplete, resumes with Range, is verified (sha256 of large files, git's sha1 of
+// small ones) and only then renamed and linked: nothing half-downloaded is ever used.
 #ifndef NIBBLE_IO_HUB_H
 #define NIBBLE_IO_HUB_H
 
