@@ -308,7 +308,8 @@ Test(hub, a_blob_cut_short_is_fetched_again) {
 Test(hub, a_reference_is_a_commit) {
     assert_downloads();
     struct error err = {0};
-    put_text(fake_hub_cache(&hub, "refs/main"), "../snapshots/" FAKE_COMMIT, 53);
+    put_text(fake_hub_cache(&hub, "refs/main"), "moved", 5);
+    cr_assert_eq(symlink(FAKE_COMMIT, fake_hub_cache(&hub, "snapshots/moved")), 0);
     setenv("HF_HUB_OFFLINE", "1", 1);
     cr_assert_null(hub_resolve("org/tiny", NULL, NULL, &err));
 }
@@ -444,23 +445,10 @@ Test(hub, an_index_may_not_leave_the_folder) {
     cr_assert_eq(http_count(&hub.cdn, "", ""), 0);
 }
 
-Test(hub, an_index_must_make_sense) {
-    static const struct {
-        const char *text, *message;
-    } cases[] = {
-        {"{\"weight_map\":{\"a\":\"gone.safetensors\"}}", "names 'gone.safetensors', which"},
-        {"{\"weight_map\":{\"a\":7}}", "(not a string)"},
-        {"{\"weight_map\":{}}", "no 'weight_map'"},
-        {"{\"weight_map\":[\"a\"]}", "no 'weight_map'"},
-        {"[]", "no 'weight_map'"},
-        {"{", "not JSON"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        fake_hub_put(&hub, "model.safetensors.index.json", cases[i].text, strlen(cases[i].text),
-                     false);
-        unlink(fake_hub_cache(&hub, SNAPSHOT "model.safetensors.index.json"));
-        assert_fails("org/tiny", cases[i].message, "");
-    }
+Test(hub, an_index_names_what_the_repository_has) {
+    static const char text[] = "{\"weight_map\":{\"a\":\"gone.safetensors\"}}";
+    fake_hub_put(&hub, "model.safetensors.index.json", text, sizeof text - 1, false);
+    assert_fails("org/tiny", "names 'gone.safetensors', which the repository does not have", "");
     cr_assert_eq(http_count(&hub.cdn, "", ""), 0);
 }
 

@@ -7,6 +7,7 @@
 
 #include "io/hub.h"
 #include "io/hub_blob.h"
+#include "io/hub_files.h"
 
 static char path[32];
 
@@ -110,4 +111,50 @@ Test(hub_parts, what_a_head_promises) {
         strcpy(r.etag, bad[i]);
         cr_assert_not(hub_blob_of_reply(&r, "u", &blob, &err), "%s", bad[i]);
     }
+}
+
+static bool shards_of(const char *text, struct hub_names *names, struct error *err) {
+    cJSON *index = json_parse(text, strlen(text), "i", err);
+    cr_assert(index, "%s", err->message);
+    bool ok = hub_files_shards(index, "i", names, err);
+    cJSON_Delete(index);
+    return ok;
+}
+
+Test(hub_parts, an_index_names_each_shard_once) {
+    struct error err = {0};
+    struct hub_names names = {0};
+    cr_assert(shards_of("{\"weight_map\":{\"x\":\"b\",\"y\":\"a\",\"z\":\"b\"}}", &names, &err));
+    cr_assert(names.n == 2 && hub_names_have(&names, "a") && hub_names_have(&names, "b"));
+    cr_assert_str_eq(names.name[0], "b");
+    hub_names_free(&names);
+}
+
+Test(hub_parts, an_index_must_make_sense) {
+    static const char *const cases[][2] = {
+        {"{\"weight_map\":{\"a\":7}}", "i: 'a' is in '(not a string)', expected a file name"},
+        {"{\"weight_map\":{}}", "i: no 'weight_map' of tensors to files"},
+        {"{\"weight_map\":[\"a\"]}", "i: no 'weight_map' of tensors to files"},
+        {"[]", "i: no 'weight_map' of tensors to files"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct error err = {0};
+        struct hub_names names = {0};
+        cr_assert_not(shards_of(cases[i][0], &names, &err));
+        cr_assert_str_eq(err.message, cases[i][1]);
+        hub_names_free(&names);
+    }
+}
+
+Test(hub_parts, a_false_index_cannot_keep_us_busy) {
+    struct error err = {0};
+    struct hub_names names = {0};
+    static char text[1 << 20];
+    size_t n = (size_t)snprintf(text, sizeof text, "{\"weight_map\":{\"x\":\"s\"");
+    for (int i = 0; i < 20000; i++)
+        n += (size_t)snprintf(&text[n], sizeof text - n, ",\"%d\":\"s%d\"", i, i);
+    snprintf(&text[n], sizeof text - n, "}}");
+    cr_assert_not(shards_of(text, &names, &err));
+    cr_assert_str_eq(err.message, "i: more than 2000 shards");
+    hub_names_free(&names);
 }
