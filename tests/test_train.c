@@ -91,8 +91,7 @@ static void remove_files(const char *folder) {
     cr_assert_eq(rmdir(folder), 0, "something was left in %s", folder);
 }
 
-// ---- AdamW
-// -----------------------------------------------------------------------------------------
+// ---- AdamW --------------------------------------------------------------------------------------
 
 Test(train, adamw_first_step_by_hand) {
     // Step 1: m̂ = g, v̂ = g², so the weight moves by lr against g's sign, after decaying.
@@ -172,8 +171,7 @@ Test(train, qwen3_losses_equal_pytorch) {
     check_recorded_losses(shared_path("fixtures/qwen3-qknorm-bf16"));
 }
 
-// ---- runs
-// ------------------------------------------------------------------------------------------
+// ---- runs ---------------------------------------------------------------------------------------
 
 Test(train, rate_warms_up_and_follows_a_cosine) {
     cr_assert_float_eq(trainer_rate(&quick, 0), 1e-2 / 3, 1e-12);
@@ -204,12 +202,14 @@ Test(train, it_learns) {
 
 Test(train, threads_do_not_change_a_bit) {
     struct trainer one, three;
+    struct train_options o = quick; // large enough for every loop to be shared
+    o.context = 128, o.micro_batch = 4;
     omp_set_num_threads(1);
-    open_small(&one, &quick);
-    run(&one, 5);
+    open_small(&one, &o);
+    run(&one, 3);
     omp_set_num_threads(3);
-    open_small(&three, &quick);
-    run(&three, 5);
+    open_small(&three, &o);
+    run(&three, 3);
     check_equal(&one, &three);
     trainer_free(&one);
     trainer_free(&three);
@@ -296,8 +296,7 @@ Test(train, a_loss_that_is_not_finite_changes_nothing) {
     trainer_free(&t);
 }
 
-// ---- data
-// --------------------------------------------------------------------------------------------
+// ---- data ---------------------------------------------------------------------------------------
 
 Test(train, every_epoch_has_every_window_once) {
     enum { N = 103, C = 10 };

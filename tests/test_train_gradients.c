@@ -152,8 +152,7 @@ Test(train_gradients, an_unscored_token_teaches_nothing) {
     network_free(&net);
 }
 
-// ---- the seams for quantization-aware training and distillation
-// --------------------------------------
+// ---- the seams for quantization-aware training and distillation ---------------------------------
 
 static void halve(const void *context, const struct train_param *param, const float *values,
                   float *used) {
@@ -207,8 +206,7 @@ Test(train_gradients, distillation_equals_finite_differences) {
     cr_assert(fabsf(loss) <= 1e-6f); // the teacher itself has nothing to learn
 }
 
-// ---- recorded by PyTorch
-// -----------------------------------------------------------------------------
+// ---- recorded by PyTorch ------------------------------------------------------------------------
 
 // The fixture's token ids; *n of them.
 static int32_t *fixture_tokens(const cJSON *expected, size_t *n) {

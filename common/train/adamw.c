@@ -33,7 +33,7 @@ void adamw_update(float *w, const float *g, float *m, float *v, size_t n, const 
         .inverse2 = (float)(1.0 / (1.0 - pow(a->beta2, (double)a->step))),
         .scale = (float)a->gradient_scale,
     };
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > CHUNK)
     for (size_t i = 0; i < n; i += CHUNK)
         update_chunk(w + i, g + i, m + i, v + i, n - i < CHUNK ? n - i : CHUNK, &f);
 }
@@ -52,7 +52,7 @@ double adamw_norm(const float *g, size_t n) {
     for (size_t begin = 0; begin < n; begin += (size_t)GROUP * CHUNK) {
         size_t left = n - begin, chunks = (left + CHUNK - 1) / CHUNK;
         chunks = chunks < GROUP ? chunks : GROUP;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n > CHUNK)
         for (size_t c = 0; c < chunks; c++) {
             size_t at = c * CHUNK;
             sums[c] = sum_squares(g + begin + at, left - at < CHUNK ? left - at : CHUNK);

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <omp.h>
+#include <stdbool.h>
 
 #include "train/attention_tile.h"
 #include "train/vector.h"
@@ -80,7 +81,8 @@ static void attend_head(float *out, float *log_sum, const float *q, const struct
 void train_attention(float *out, float *log_sum, const float *qkv, const struct attention_shape *s,
                      float *space) {
     size_t T = s->context, D = s->head_dim;
-#pragma omp parallel for schedule(dynamic) num_threads(s->n_threads)
+    bool shared = s->n_windows * s->n_heads * T * T >= TRAIN_SHARED;
+#pragma omp parallel for schedule(dynamic) num_threads(s->n_threads) if (shared)
     for (size_t task = 0; task < s->n_windows * s->n_kv_heads; task++) {
         size_t w = task / s->n_kv_heads, b = task % s->n_kv_heads;
         struct attention_space mine = attention_space_of(s, space, (size_t)omp_get_thread_num());

@@ -9,8 +9,7 @@
 #include "io/safetensors.h"
 #include "train/trainer.h"
 
-// ---- the state
-// ---------------------------------------------------------------------------------------
+// ---- the state ----------------------------------------------------------------------------------
 
 enum { COUNTERS = 4, STATE_TENSORS = 4 };
 
@@ -91,8 +90,7 @@ bool trainer_restore(struct trainer *t, const char *path, struct error *err) {
     return ok;
 }
 
-// ---- the model
-// ---------------------------------------------------------------------------------------
+// ---- the model ----------------------------------------------------------------------------------
 
 static bool write_model(const struct network *net, const char *path, struct error *err) {
     const struct train_params *p = &net->params;

@@ -14,7 +14,8 @@
 
 #include "train/gemm_kernel.h"
 
-enum { TASK_ROWS = 96, TASK_COLUMNS = 256 };
+// A product of fewer multiplications (a few microseconds) is left to one thread.
+enum { TASK_ROWS = 96, TASK_COLUMNS = 256, SHARED_WORK = 1 << 18 };
 
 static size_t min_size(size_t a, size_t b) {
     return a < b ? a : b;
@@ -144,7 +145,7 @@ static void multiply_block(const struct gemm_kernel *kernel, size_t M, size_t N,
                            size_t c_stride, float *packed) {
     size_t width = kernel->width;
     size_t down = (M + TASK_ROWS - 1) / TASK_ROWS, across = (N + TASK_COLUMNS - 1) / TASK_COLUMNS;
-#pragma omp parallel
+#pragma omp parallel if (M * N * K >= SHARED_WORK)
     {
         if (b.column == 1) {
 #pragma omp for schedule(static)

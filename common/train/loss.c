@@ -27,7 +27,7 @@ TRAIN_ROW static void scale_row(float *z, size_t V, float by) {
 void loss_tokens(const void *context, size_t first, size_t n, size_t V, float weight, float *logits,
                  float *losses) {
     const int32_t *targets = (const int32_t *)context + first;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n * V >= TRAIN_SHARED)
     for (size_t i = 0; i < n; i++) {
         float *z = logits + i * V;
         if (targets[i] < 0) {
@@ -65,7 +65,7 @@ void loss_teacher(const void *context, size_t first, size_t n, size_t V, float w
                   float *logits, float *losses) {
     const struct loss_teacher *teacher = context;
     float tau = teacher->temperature, scale = 1.0f / tau;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n * V >= TRAIN_SHARED)
     for (size_t i = 0; i < n; i++) {
         const float *t = teacher->logits + (first + i) * V;
         float *z = logits + i * V, t_sum = log_sum(t, V, scale), z_sum = log_sum(z, V, scale);

@@ -9,12 +9,12 @@
 #include "core/random.h"
 #include "train/gemm.h"
 #include "train/pages.h"
+#include "train/vector.h"
 
 // Logits are made for this many tokens at a time: 8 MiB for a vocabulary of 2048.
 enum { HEAD_ROWS = 1024 };
 
-// ---- memory
-// ------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 // Hands out parts of one allocation; a first pass with base NULL only counts.
 struct arena {
@@ -164,8 +164,7 @@ bool network_set_transform(struct network *net, weight_transform *transform, con
     return true;
 }
 
-// ---- forward and backward
-// --------------------------------------------------------------------------
+// ---- forward and backward -----------------------------------------------------------------------
 
 const float *network_weight(const struct network *net, size_t index) {
     return net->used + net->params.list[index].offset;
@@ -191,7 +190,7 @@ static void embed(struct network *net, const int32_t *tokens, size_t M, float *x
 static void embed_grad(struct network *net, const int32_t *tokens, size_t M) {
     float *dtable = net->grads + net->params.list[0].offset;
     size_t H = net->shape.hidden, stripe = 64;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * H >= TRAIN_SHARED)
     for (size_t begin = 0; begin < H; begin += stripe) {
         size_t end = begin + stripe < H ? begin + stripe : H;
         for (size_t m = 0; m < M; m++)

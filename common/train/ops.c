@@ -13,8 +13,7 @@ static size_t stripe_end(size_t begin, size_t columns) {
     return begin + STRIPE < columns ? begin + STRIPE : columns;
 }
 
-// ---- RMSNorm
-// ---------------------------------------------------------------------------------------
+// ---- RMSNorm ------------------------------------------------------------------------------------
 
 TRAIN_ROW static float norm_row(float *y, const float *x, const float *gain, size_t H, float eps) {
     float sum = 0.0f;
@@ -29,7 +28,7 @@ TRAIN_ROW static float norm_row(float *y, const float *x, const float *gain, siz
 
 void train_rmsnorm(float *y, float *r, const float *x, const float *gain, size_t M, size_t H,
                    float eps) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * H >= TRAIN_SHARED)
     for (size_t m = 0; m < M; m++)
         r[m] = norm_row(y + m * H, x + m * H, gain, H, eps);
 }
@@ -59,7 +58,7 @@ void train_rmsnorm_grad(float *dx, float *dgain, const float *dy, const float *x
                         const float *gain, size_t M, size_t H, bool add) {
     if (!add)
         memset(dx, 0, M * H * sizeof *dx);
-#pragma omp parallel
+#pragma omp parallel if (M * H >= TRAIN_SHARED)
     {
 #pragma omp for schedule(static) nowait
         for (size_t j = 0; j < H; j += STRIPE)
@@ -70,8 +69,7 @@ void train_rmsnorm_grad(float *dx, float *dgain, const float *dy, const float *x
     }
 }
 
-// ---- SwiGLU
-// ----------------------------------------------------------------------------------------
+// ---- SwiGLU -------------------------------------------------------------------------------------
 
 TRAIN_ROW static void swiglu_row(float *y, const float *gate, const float *up, size_t I) {
     for (size_t i = 0; i < I; i++)
@@ -79,7 +77,7 @@ TRAIN_ROW static void swiglu_row(float *y, const float *gate, const float *up, s
 }
 
 void train_swiglu(float *y, const float *gate_up, size_t M, size_t I) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * I >= TRAIN_SHARED)
     for (size_t m = 0; m < M; m++)
         swiglu_row(y + m * I, gate_up + 2 * m * I, gate_up + (2 * m + 1) * I, I);
 }
@@ -93,13 +91,12 @@ TRAIN_ROW static void swiglu_grad_row(float *gate, float *up, const float *dy, s
 }
 
 void train_swiglu_grad(float *gate_up, const float *dy, size_t M, size_t I) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * I >= TRAIN_SHARED)
     for (size_t m = 0; m < M; m++)
         swiglu_grad_row(gate_up + 2 * m * I, gate_up + (2 * m + 1) * I, dy + m * I, I);
 }
 
-// ---- queries, keys and values
-// -----------------------------------------------------------------------
+// ---- queries, keys and values -------------------------------------------------------------------
 
 // Pair (i, i + D/2) turns by the angle: (a, b) -> (a cos - b sin, b cos + a sin). turn -1 turns
 // back.
@@ -128,7 +125,7 @@ static void heads_row(float *y, const float *x, const struct head_shape *s, size
 
 void train_heads(float *y, const float *x, const struct head_shape *s, size_t M, size_t context) {
     size_t width = (s->n_heads + 2 * s->n_kv_heads) * s->head_dim;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * width >= TRAIN_SHARED)
     for (size_t m = 0; m < M; m++)
         heads_row(y + m * width, x + m * width, s, m % context);
 }
@@ -164,20 +161,20 @@ static void heads_norm_grad_row(float *dy, const float *x, const struct head_sha
 void train_heads_grad(float *dy, const float *x, const struct head_shape *s, size_t M,
                       size_t context, float *dbias, float *dq_norm, float *dk_norm) {
     size_t A = s->n_heads, B = s->n_kv_heads, D = s->head_dim, width = (A + 2 * B) * D;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * width >= TRAIN_SHARED)
     for (size_t m = 0; m < M; m++)
         for (size_t h = 0; h < A + B; h++)
             rotate(dy + m * width + h * D, s->cosine + m % context * D / 2,
                    s->sine + m % context * D / 2, D, -1.0f);
     if (s->q_norm) {
-#pragma omp parallel sections
+#pragma omp parallel sections if (M * width >= TRAIN_SHARED)
         {
 #pragma omp section
             head_gain_grad(dq_norm, dy, x, s, M, 0, A);
 #pragma omp section
             head_gain_grad(dk_norm, dy, x, s, M, A, B);
         }
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * width >= TRAIN_SHARED)
         for (size_t m = 0; m < M; m++)
             heads_norm_grad_row(dy + m * width, x + m * width, s);
     }
@@ -185,8 +182,7 @@ void train_heads_grad(float *dy, const float *x, const struct head_shape *s, siz
         train_column_sums(dbias, dy, M, width);
 }
 
-// ---- sums
-// ------------------------------------------------------------------------------------------
+// ---- sums ---------------------------------------------------------------------------------------
 
 TRAIN_ROW static void add_row(float *y, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -195,7 +191,7 @@ TRAIN_ROW static void add_row(float *y, const float *x, size_t n) {
 
 void train_add(float *y, const float *x, size_t n) {
     const size_t chunk = 4096;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (n >= TRAIN_SHARED)
     for (size_t i = 0; i < n; i += chunk)
         add_row(y + i, x + i, n - i < chunk ? n - i : chunk);
 }
@@ -210,7 +206,7 @@ TRAIN_ROW static void sum_stripe(float *sums, const float *x, size_t M, size_t s
 }
 
 void train_column_sums(float *sums, const float *x, size_t M, size_t columns) {
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) if (M * columns >= TRAIN_SHARED)
     for (size_t j = 0; j < columns; j += STRIPE)
         sum_stripe(sums + j, x + j, M, columns, stripe_end(j, columns) - j);
 }

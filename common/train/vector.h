@@ -12,6 +12,10 @@
 #define TRAIN_ROW
 #endif
 
+// A loop over fewer elements than this is over before a second thread has woken: a few
+// microseconds, or whole time slices on a busy machine. `#pragma omp … if (n >= TRAIN_SHARED)`.
+enum { TRAIN_SHARED = 1 << 14 };
+
 // e^x as 2^n * 2^f with f in [-1/2, 1/2] and a polynomial for 2^f; relative error below 2e-7. Plain
 // arithmetic, so that a loop of it becomes vector code. Below -87 (where floats end) it gives
 // e^-87 = 1.6e-38, above 88 e^88.

@@ -1,0 +1,19 @@
+// The command line of tools/train: one table of flags; parsing, checking, defaults.
+#ifndef NIBBLE_TOOLS_TRAIN_ARGUMENTS_H
+#define NIBBLE_TOOLS_TRAIN_ARGUMENTS_H
+
+#include "train/trainer.h"
+
+struct train_job {
+    const char *config, *data, *ids, *tokenizer, *valid, *out, *log;
+    char *state; // owned
+    struct train_options options;
+    double save_minutes;
+    bool resume;
+};
+
+// Prints to stderr and exits 2 on a bad command line; prints the usage and exits 0 on --help. Sets
+// the number of threads and whether there is a progress bar.
+struct train_job train_job_parse(int argc, char **argv);
+
+#endif
