@@ -25,15 +25,15 @@ PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lstb -lm -fopenmp
 
 LIB_SOURCES := $(sort $(wildcard common/*/*.c kernels/cpu/*.c))
-LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libnibble.a
 PHASE_FOLDERS := $(sort $(wildcard phases/phase*))
 PHASES := $(foreach d,$(PHASE_FOLDERS),$(firstword $(subst _, ,$(notdir $(d)))))
 # Parts of tools that tests reach too.
-TOOL_PARTS := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tools/*/*.c)))
+TOOL_PARTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tools/*/*.c)))
 TOOLS := $(patsubst tools/%.c,$(BUILD)/tools/%,$(sort $(wildcard tools/*.c)))
 TEST_SOURCES := $(sort $(wildcard tests/*.c))
-TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/%.o)
+TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 60
 DOCS := README.md ROADMAP.md $(sort $(wildcard notebooks-md/*.md))
@@ -62,7 +62,7 @@ setup:
 check-libraries:
 	@$(PKG_CONFIG) --exists $(PKGS) || { echo "make: libraries are missing: run make setup" >&2; exit 1; }
 
-$(BUILD)/%.o: %.c
+$(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
 	$(call say,CC    $<)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
@@ -72,7 +72,7 @@ $(LIB): $(LIB_OBJECTS)
 	$(Q)$(AR) rcs $@ $^
 
 define phase_rule
-$(1): $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB)
+$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB)
 	$$(call say,LINK  $$@)
 	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) -o $$@
 endef
@@ -83,7 +83,8 @@ $(BUILD)/tools.a: $(TOOL_PARTS)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(BUILD)/tools/%: $(BUILD)/tools/%.o $(BUILD)/tools.a $(LIB)
+$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB)
+	@mkdir -p $(@D)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
 
@@ -114,7 +115,7 @@ fuzz:
 		$(FUZZERS:%=build/fuzz/%)
 	@for f in $(FUZZERS); do tests/fuzz/run.sh build/fuzz/$$f $(FUZZ_SECONDS) || exit 1; done
 
-$(BUILD)/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(LIB)
+$(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 

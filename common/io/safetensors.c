@@ -265,6 +265,15 @@ const struct tensor *safetensors_find(const struct safetensors *s, const char *n
                         : NULL;
 }
 
+void safetensors_drop(const struct safetensors *s, const void *p, size_t size) {
+    uintptr_t at = (uintptr_t)p;
+    for (size_t i = 0; i < s->n_mappings; i++) {
+        uintptr_t begin = (uintptr_t)s->mappings[i].data;
+        if (at >= begin && at - begin < s->mappings[i].size)
+            mapping_drop(p, size);
+    }
+}
+
 static cJSON *tensor_entry(const struct tensor *t, size_t begin) {
     cJSON *entry = cJSON_CreateObject(), *shape = cJSON_CreateArray(), *range = cJSON_CreateArray();
     for (int d = 0; d < t->n_dims; d++)

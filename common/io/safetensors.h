@@ -29,6 +29,10 @@ void safetensors_close(struct safetensors *s);
 // NULL if there is none of that name.
 const struct tensor *safetensors_find(const struct safetensors *s, const char *name);
 
+// Gives back the pages under these bytes (mapping_drop) if they lie in one of the mapped files; any
+// other memory, such as a copy made from them, is left alone.
+void safetensors_drop(const struct safetensors *s, const void *p, size_t size);
+
 // Parses one file that is already in memory, data[0..size), and adds its tensors to s (for tests and
 // the fuzz target). `path` begins every message and must outlive s.
 bool safetensors_parse(struct safetensors *s, const void *data, size_t size, const char *path,

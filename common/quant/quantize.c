@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
 #include "core/memory.h"
 #include "core/timer.h"
 
@@ -145,7 +144,7 @@ static bool quantize_linear(void *user, struct linear *l) {
     l->owns_data = true;
     bool ok = quantize_tensor(job, &from, to);
     if (job->source->files)
-        mapping_drop(from.data, from.bytes);
+        safetensors_drop(job->source->files, from.data, from.bytes);
     l->int8_activations = job->int8_activations && is_int8_matrix(to);
     job->stats->weights += n * k;
     job->stats->bytes += bytes;
