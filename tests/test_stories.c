@@ -258,6 +258,10 @@ Test(questions, answers_follow_from_the_story) {
         else
             cr_assert_not_null(strcasestr(q.context, form_of(right)), "%s not in %s",
                                form_of(right), q.context);
+        int rivals = 0;
+        for (int k = 0; k < QUESTION_CHOICES; k++)
+            rivals += k != q.answer && strcasestr(q.context, form_of(q.values[k])) != NULL;
+        cr_assert_geq(rivals, 1, "%s", q.context);
         answers[q.answer]++;
     }
     for (int k = 0; k < QUESTION_CHOICES; k++)

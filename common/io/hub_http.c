@@ -138,10 +138,10 @@ static bool start_body(struct request *r, long status) {
     char *end = r->reply.range;
     if (has_prefix(end, "bytes ") && strtoull(end + 6, &end, 10) == sink->position && *end == '-')
         return true;
-    struct error ignored;
-    sink->restart(sink, &ignored); // so that the next run asks for all of it
-    return error_set(r->err, "%s: the server sent '%s', expected the bytes from %llu on", r->url,
-                     r->reply.range, (unsigned long long)sink->position);
+    error_set(r->err, "%s: the server sent '%s', expected the bytes from %llu on", r->url,
+              r->reply.range, (unsigned long long)sink->position);
+    sink->restart(sink, NULL); // so that the next run asks for all of it
+    return false;
 }
 
 static size_t on_body(char *data, size_t one, size_t n, void *user) {

@@ -34,7 +34,8 @@ bool npy_write_f32(const char *path, const float *data, size_t rows, size_t cols
     unsigned char lead[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)padded, 0};
     fwrite(lead, 1, sizeof lead, w.stream);
     fwrite(header, 1, padded, w.stream);
-    fwrite(data, sizeof *data, count, w.stream);
+    if (count) // data may be NULL then
+        fwrite(data, sizeof *data, count, w.stream);
     return file_writer_commit(&w, err); // which looks at ferror
 }
 

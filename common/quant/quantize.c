@@ -29,39 +29,47 @@ static void read_rows(const struct tensor *w, size_t row, size_t count, float *o
         w->format->dequantize(w->format, w->data, w->shape[0], k, row + i, 0, k, out + i * k);
 }
 
-// NaN wins: a tensor with one must be refused, not given the largest of the others.
-static float larger(float a, float b) {
-    return isnan(a) || a > b ? a : b;
-}
-
 // What one thread found in its rows; kept per chunk so that sums do not depend on who did which.
 struct chunk {
     float absmax;
     double error_squared, weight_squared;
 };
 
-enum pass { PASS_ABSMAX, PASS_QUANTIZE };
+// A matrix is read two or three times: what one scale for all of it needs to know, the
+// quantization, and what that cost (which must wait until every scale is stored).
+enum pass { PASS_ABSMAX, PASS_QUANTIZE, PASS_MEASURE };
 
-static bool quantize_chunk(const struct tensor *from, const struct tensor *to, enum pass pass,
-                           float absmax, size_t row, float *buffer, struct chunk *chunk,
-                           struct error *err) {
-    size_t n = from->shape[0], k = from->shape[1], count = n - row < ROWS ? n - row : ROWS;
-    float *back = buffer + ROWS * k;
-    read_rows(from, row, count, buffer);
-    if (pass == PASS_ABSMAX) {
-        chunk->absmax = quant_absmax(buffer, count * k);
-        return true;
-    }
-    struct error why = {0};
-    if (!to->format->quantize(to->format, buffer, row, count, n, k, absmax, to->data, &why))
-        return error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model", from->name,
-                         why.message);
-    read_rows(to, row, count, back);
-    for (size_t i = 0; i < count * k; i++) {
-        double difference = (double)buffer[i] - back[i];
+static bool find_absmax(const struct tensor *from, const float *w, size_t row, size_t count,
+                        float *absmax, struct error *err) {
+    size_t k = from->shape[1], i = 0;
+    *absmax = quant_absmax(w, count * k);
+    while (i < count * k && isfinite(w[i]))
+        i++;
+    return i == count * k ||
+           error_set(err, "row %zu, column %zu: weight is %g, expected a finite number",
+                     row + i / k, i % k, (double)w[i]);
+}
+
+static void measure_error(const float *w, const float *back, size_t n, struct chunk *chunk) {
+    for (size_t i = 0; i < n; i++) {
+        double difference = (double)w[i] - back[i];
         chunk->error_squared += difference * difference;
-        chunk->weight_squared += (double)buffer[i] * buffer[i];
+        chunk->weight_squared += (double)w[i] * w[i];
     }
+}
+
+// One pass over ROWS rows; buffer has room for twice as many.
+static bool run_chunk(const struct tensor *from, const struct tensor *to, enum pass pass,
+                      float absmax, size_t row, float *buffer, struct chunk *chunk,
+                      struct error *err) {
+    size_t n = from->shape[0], k = from->shape[1], count = n - row < ROWS ? n - row : ROWS;
+    read_rows(from, row, count, buffer);
+    if (pass == PASS_ABSMAX)
+        return find_absmax(from, buffer, row, count, &chunk->absmax, err);
+    if (pass == PASS_QUANTIZE)
+        return to->format->quantize(to->format, buffer, row, count, n, k, absmax, to->data, err);
+    read_rows(to, row, count, buffer + ROWS * k);
+    measure_error(buffer, buffer + ROWS * k, count * k, chunk);
     return true;
 }
 
@@ -69,6 +77,7 @@ static bool run_pass(const struct tensor *from, const struct tensor *to, enum pa
                      float absmax, struct chunk *chunks, struct error *err) {
     size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
     bool ok = true;
+    struct error first = {0}; // several threads may fail: the same one is reported every time
 #pragma omp parallel
     {
         struct error why = {0};
@@ -76,17 +85,16 @@ static bool run_pass(const struct tensor *from, const struct tensor *to, enum pa
         bool mine = buffer != NULL;
 #pragma omp for schedule(static)
         for (size_t i = 0; i < n_chunks; i++)
-            mine =
-                mine && quantize_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why);
+            mine = mine && run_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why);
         free(buffer);
 #pragma omp critical
-        if (!mine) {
+        if (!mine && (ok || strcmp(why.message, first.message) < 0)) {
             ok = false;
-            if (err && (!err->message[0] || strcmp(why.message, err->message) < 0))
-                *err = why; // several threads may fail: the same one is reported every time
+            first = why;
         }
     }
-    return ok;
+    return ok || error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model",
+                           from->name, first.message);
 }
 
 static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
@@ -94,12 +102,13 @@ static bool quantize_tensor(struct job *job, const struct tensor *from, struct t
     struct chunk *chunks = memory_alloc(n_chunks, sizeof *chunks, from->name, job->err);
     if (!chunks)
         return false;
+    bool one_scale = to->format->span == SPAN_TENSOR;
+    bool ok = !one_scale || run_pass(from, to, PASS_ABSMAX, 0, chunks, job->err);
     float absmax = 0;
-    bool ok =
-        to->format->span != SPAN_TENSOR || run_pass(from, to, PASS_ABSMAX, 0, chunks, job->err);
     for (size_t i = 0; i < n_chunks; i++)
-        absmax = larger(chunks[i].absmax, absmax);
-    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err);
+        absmax = fmaxf(chunks[i].absmax, absmax);
+    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err) &&
+         run_pass(from, to, PASS_MEASURE, 0, chunks, job->err);
     for (size_t i = 0; i < n_chunks; i++) {
         job->error_squared += chunks[i].error_squared;
         job->weight_squared += chunks[i].weight_squared;

@@ -20,7 +20,7 @@ enum chart_kind {
 struct chart_series {
     enum chart_kind kind;
     const char *name; // in the legend; NULL: not listed
-    const double *x, *y;
+    const double *x, *y; // x may be NULL: 0, 1, 2 …; points with a NaN are left out
     const char *const *labels; // [n] beside points, or NULL
     size_t n;
 };
@@ -35,6 +35,7 @@ struct chart {
     size_t n_series;
     int width, height; // 0: 1200 × 700
 };
+// Fails on a logarithmic axis through zero, and where no point is left to draw.
 bool chart_write_png(const struct chart *c, const char *path, struct error *err);
 
 struct heatmap {

@@ -37,7 +37,8 @@
     X(of_limit)                                                                                    \
     X(d_ratio)
 
-// A number that was not measured is NaN and left out of every view.
+// A number that was not measured is NaN and left out of every view. Where ppl_tokens is known, a NaN
+// ppl was measured: tables show "nan", JSON null.
 struct result_row {
     char config[96];
     char format[48];
@@ -63,13 +64,15 @@ bool result_table_add(struct result_table *t, struct result_row *row, struct err
 void result_table_free(struct result_table *t);
 
 // The markdown table: one line saying model, text, window and mode; only the columns that some row
-// measured, right-aligned, in units people read (GB, t/s); generated text side by side below it.
+// measured, right-aligned, in units people read (GB, t/s); generated text below it, a quotation
+// for each configuration.
 bool result_print_markdown(const struct result_table *t, FILE *f, struct error *err);
 bool result_print_json(const struct result_table *t, FILE *f, struct error *err);
-// Rows with leading columns phase, model, arch, text, ctx, ppl_mode, threads, device.
+// Rows with leading columns phase, model, arch, text, ctx, ppl_mode, threads, device; generated text
+// is the last column, "generated".
 bool result_print_csv(const struct result_table *t, bool header, FILE *f, struct error *err);
-// To a file ("-": stdout). JSON replaces; CSV appends under a header, and fails if the file's header
-// is another one.
+// To a file ("-": stdout). JSON replaces; CSV appends under a header, and fails if the file's
+// header is another one.
 bool result_write_json(const struct result_table *t, const char *path, struct error *err);
 bool result_write_csv(const struct result_table *t, const char *path, struct error *err);
 // Appends to results/metrics.csv if SAVE_EVAL_RESULTS is set (to anything but "" and "0"); the same

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "text/bytes.h"
 
 struct tokenizer;
 
@@ -23,8 +24,8 @@ void token_list_free(struct token_list *list);
 // Appends one id; false when memory is short.
 bool token_list_push(struct token_list *list, int32_t id, struct error *err);
 
-// The tokenizer of a checkpoint folder. NULL with a message if there is none or it uses a part we do
-// not know (named in the message). Not changed by use: threads may share it.
+// The tokenizer of a checkpoint folder. NULL with a message if there is none or it uses a part we
+// do not know (named in the message). Not changed by use: threads may share it.
 struct tokenizer *tokenizer_load(const char *folder, struct error *err);
 // From the text of a tokenizer.json, and optionally of tokenizer_config.json (may be NULL).
 // `name` begins every message.
@@ -37,12 +38,13 @@ void tokenizer_free(struct tokenizer *t);
 bool tokenizer_encode(const struct tokenizer *t, const char *text, size_t size,
                       struct token_list *out, struct error *err);
 
-// The bytes of n ids; special tokens are left out if skip_special. *size (may be NULL) gets the
+// The text of n ids; special tokens are left out if skip_special. *size (may be NULL) gets the
 // length; there is a NUL behind it. The caller frees it. An id outside the vocabulary is an error.
+// The text is valid UTF-8: bytes that make no character (ids cut between two) become U+FFFD.
 char *tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
                        size_t *size, struct error *err);
 
-size_t tokenizer_vocab_size(const struct tokenizer *t);       // highest id + 1, added tokens too
+size_t tokenizer_vocab_size(const struct tokenizer *t); // highest id + 1, added tokens too
 int32_t tokenizer_id(const struct tokenizer *t, const char *token); // -1 if there is none
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 // The id a post-processor (or add_bos_token) puts before a text, or -1.
@@ -52,12 +54,20 @@ int32_t tokenizer_eos(const struct tokenizer *t);
 // chat_template.jinja, or tokenizer_config.json's "chat_template", or NULL. Owned by t.
 const char *tokenizer_chat_template(const struct tokenizer *t);
 
-// Streaming: feed ids one at a time, get the text that is complete so far. Never half a character.
+// What decoding remembers from one token to the next.
+struct token_decoding {
+    struct bytes held; // of a character or a run of byte tokens that is not complete
+    size_t n_tokens;   // decoded so far
+    size_t n_stripped; // characters taken off the beginning
+    bool begun;        // something has been emitted: nothing more is taken off
+};
+
+// Streaming: feed ids one at a time, get the text that is complete so far. Never half a character;
+// special tokens are left out. All pieces together, flush included, are tokenizer_decode's text.
 struct token_stream {
     const struct tokenizer *tokenizer;
-    struct token_list ids; // all ids so far
-    size_t printed;        // bytes of their text already handed out
-    char *text;            // what the last call returned
+    struct token_decoding decoding;
+    struct bytes text; // what the last call returned; text.size counts NULs within, too
 };
 void token_stream_init(struct token_stream *s, const struct tokenizer *t);
 void token_stream_free(struct token_stream *s);

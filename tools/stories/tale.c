@@ -102,21 +102,29 @@ static bool mentions(const struct story *s, const char *plan, struct value v) {
     return false;
 }
 
-// Values for the wrong choices, after the right one in v[0].
-static void draw_values(struct story *s, const struct fact *f, struct value *v) {
+// Puts the values that the story has of the fact's kind behind the right one, v[0], looking at the
+// variables from `start` on; returns how many values v has then.
+static int find_rivals(const struct story *s, const struct fact *f, uint32_t start,
+                       struct value *v) {
     int n = 1;
-    char variable = f->variable;
-    v[0] = s->variables[(int)variable];
-    for (uint32_t i = 0, start = story_draw(s, STORY_VARIABLES); i < STORY_VARIABLES; i++) {
+    v[0] = s->variables[(int)f->variable];
+    for (uint32_t i = 0; i < STORY_VARIABLES && n < QUESTION_CHOICES; i++) {
         uint32_t key = (start + i) % STORY_VARIABLES;
         struct value other = s->variables[key];
         bool usable = other.list == v[0].list && key != 'Q' && key != 'R' &&
                       !mentions(s, f->question, other) && !mentions(s, f->statement, other);
         for (int k = 0; k < n; k++)
             usable = usable && !value_equal(other, v[k]);
-        if (usable && n < QUESTION_CHOICES)
+        if (usable)
             v[n++] = other;
     }
+    return n;
+}
+
+// Values for the choices, the right one first: the story's own, then any.
+static void draw_values(struct story *s, const struct fact *f, struct value *v) {
+    char variable = f->variable;
+    int n = find_rivals(s, f, story_draw(s, STORY_VARIABLES), v);
     // Kept in a variable that no plan uses, a value is not drawn again.
     for (s->variables['0'] = v[0]; n < QUESTION_CHOICES; n++) {
         story_set(s, (char[]){variable, '\0'});
@@ -126,7 +134,12 @@ static void draw_values(struct story *s, const struct fact *f, struct value *v) 
 }
 
 void tale_ask(const struct tale *t, struct story *s, struct question *q) {
-    const struct fact *f = q->fact = t->facts[story_draw(s, (uint32_t)t->n_facts)];
+    struct value v[QUESTION_CHOICES];
+    // A fact without a rival in the story would be answered by counting words.
+    do
+        q->fact = t->facts[story_draw(s, (uint32_t)t->n_facts)];
+    while (find_rivals(s, q->fact, 0, v) < 2 && !s->broken);
+    const struct fact *f = q->fact;
     story_say(s, "\n");
     bool dialogue = story_draw(s, 2);
     if (dialogue) {
@@ -140,7 +153,6 @@ void tale_ask(const struct tale *t, struct story *s, struct question *q) {
         s->text[--s->size] = '\0';
     memcpy(q->context, s->text, s->size + 1);
 
-    struct value v[QUESTION_CHOICES];
     draw_values(s, f, v);
     const char *verb = answered[story_draw(s, 3)];
     q->answer = (int)story_draw(s, QUESTION_CHOICES);

@@ -30,7 +30,7 @@ struct question {
 };
 
 // Asks for a fact of a story that was told but not ended. Wrong choices name others of the same
-// kind, from the same story as far as it has them.
+// kind, from the same story as far as it has them: at least one.
 void tale_ask(const struct tale *t, struct story *s, struct question *q);
 
 #endif
