@@ -14,6 +14,7 @@
 #include "io/safetensors.h"
 #include "tests/shared.h"
 #include "train/adamw.h"
+#include "train/pages.h"
 #include "train/trainer.h"
 
 static const struct train_shape small = {.hidden = 32,
@@ -318,6 +319,14 @@ Test(train, every_epoch_has_every_window_once) {
             seen[window] = true;
         }
     }
+    int orders_alike = 0;
+    for (uint64_t i = 0; i < 9; i++) {
+        token_data_window(&d, i, tokens, targets);
+        int32_t earlier = tokens[0];
+        token_data_window(&d, 9 + i, tokens, targets);
+        orders_alike += tokens[0] == earlier;
+    }
+    cr_assert(orders_alike < 9, "two epochs have the same order");
     token_data_window(&d, 5, tokens, targets); // back in epoch 0: the same as the first time
     int32_t first = tokens[0];
     token_data_free(&d);
@@ -337,4 +346,53 @@ Test(train, bad_data_is_refused) {
     cr_assert_str_eq(err.message, "token 4 is 9, the vocabulary has 9");
     cr_assert(token_data_init(&d, ids, 5, 4, 10, 0, &err));
     token_data_free(&d);
+}
+
+Test(train, large_arrays_are_zeroed) {
+    enum { N = 3 << 20 };
+    struct error err = {0};
+    for (int round = 0; round < 2; round++) { // the second may get the first one's memory
+        float *p = pages_alloc(N, "weights", &err);
+        cr_assert(p && p[0] == 0 && p[N / 2] == 0 && p[N - 1] == 0);
+        cr_assert_eq((size_t)p % 64, 0);
+        for (size_t i = 0; i < N; i++)
+            p[i] = 1;
+        free(p);
+    }
+    cr_assert_null(pages_alloc(SIZE_MAX / 2, "weights", &err));
+    cr_assert(strstr(err.message, "overflow"), "%s", err.message);
+}
+
+// ---- config.json
+// ---------------------------------------------------------------------------------
+
+static void check_config(const char *json, const char *message) {
+    struct train_shape shape;
+    struct error err = {0};
+    char path[] = "/tmp/nibble-config-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && write(fd, json, strlen(json)) == (ssize_t)strlen(json));
+    close(fd);
+    bool ok = train_shape_read(&shape, path, &err);
+    unlink(path);
+    cr_assert_eq(ok, message == NULL, "%s: %s", json, err.message);
+    cr_assert(ok || strstr(err.message, message), "%s: %s", json, err.message);
+}
+
+Test(train, bad_configs_are_refused) {
+#define SIZES                                                                                      \
+    "{\"hidden_size\": 8, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "                    \
+    "\"num_attention_heads\": 4, \"vocab_size\": 9"
+    check_config(SIZES "}", NULL);
+    check_config(SIZES ", \"num_key_value_heads\": 2, \"model_type\": \"qwen3\"}", NULL);
+    check_config("{\"hidden_size\": 8}", "'intermediate_size' is missing");
+    check_config(SIZES ", \"model_type\": \"gpt2\"}", "expected qwen2 or qwen3");
+    check_config(SIZES ", \"num_key_value_heads\": 3}", "a whole number of heads");
+    check_config(SIZES ", \"head_dim\": 3}", "an even head size");
+    check_config(SIZES ", \"head_dim\": 0}", "head_dim");
+    check_config(SIZES ", \"rms_norm_eps\": 0}", "out of range");
+    check_config(SIZES ", \"rope_parameters\": {\"rope_theta\": -1}}", "out of range");
+    check_config(SIZES ", \"tie_word_embeddings\": 3}", "tie_word_embeddings");
+    check_config("[]", "");
+#undef SIZES
 }

@@ -13,7 +13,7 @@
 #include "core/timer.h"
 #include "report/progress.h"
 #include "text/tokenizer.h"
-#include "tools/train/arguments.h"
+#include "tools/training/arguments.h"
 #include "train/trainer.h"
 
 // Set by the signal handler, read between steps.

@@ -1,6 +1,6 @@
 // The command line of tools/train: one table of flags; parsing, checking, defaults.
-#ifndef NIBBLE_TOOLS_TRAIN_ARGUMENTS_H
-#define NIBBLE_TOOLS_TRAIN_ARGUMENTS_H
+#ifndef NIBBLE_TOOLS_TRAINING_ARGUMENTS_H
+#define NIBBLE_TOOLS_TRAINING_ARGUMENTS_H
 
 #include "train/trainer.h"
 
