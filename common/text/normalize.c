@@ -6,6 +6,7 @@
 
 #include <utf8proc.h>
 
+#include "core/memory.h"
 #include "text/utf8.h"
 
 void normalizer_free(struct normalizer *n) {
@@ -42,16 +43,6 @@ static bool is_inert(const struct normalizer *n, uint32_t c) {
     return !decomposes && !combines_backwards(c);
 }
 
-// Spans end here at the latest: utf8proc sorts a run of combining marks by swapping neighbours, in
-// quadratic time. Real runs have fewer than ten; Unicode's stream-safe format allows 30.
-enum { LONG_SPAN = 4 << 10, LONGEST_SPAN = 64 << 10 };
-
-static bool span_ends(const struct normalizer *n, const char *text, size_t start, size_t at) {
-    uint32_t c = utf8_code(text + at);
-    return is_inert(n, c) || (at - start > LONG_SPAN && !combines_backwards(c)) ||
-           at - start > LONGEST_SPAN;
-}
-
 bool normalizer_is_idle(const struct normalizer *n, const char *text, size_t size) {
     if (n->kind != NORMALIZER_UNICODE)
         return false;
@@ -69,19 +60,67 @@ bool normalizer_is_idle(const struct normalizer *n, const char *text, size_t siz
     return true;
 }
 
+static int combining_class(utf8proc_int32_t c) {
+    return utf8proc_get_property(c)->combining_class;
+}
+
+static int compare_keys(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+// Brings each run of combining marks into the order of their classes, equals as they were.
+// (utf8proc's own way is to swap neighbours: half a minute for a megabyte of marks.)
+static void order_marks(utf8proc_int32_t *codes, size_t n, uint64_t *keys) {
+    for (size_t i = 0, end; i < n; i = end) {
+        bool ordered = true;
+        end = i + 1;
+        for (; combining_class(codes[i]) && end < n && combining_class(codes[end]); end++)
+            ordered &= combining_class(codes[end - 1]) <= combining_class(codes[end]);
+        if (ordered)
+            continue;
+        for (size_t j = i; j < end; j++) // class, position; the code rides along below
+            keys[j - i] = (uint64_t)combining_class(codes[j]) << 56 | (uint64_t)(j - i) << 21 |
+                          (uint64_t)codes[j];
+        qsort(keys, end - i, sizeof *keys, compare_keys);
+        for (size_t j = i; j < end; j++)
+            codes[j] = (utf8proc_int32_t)(keys[j - i] & 0x1fffff);
+    }
+}
+
+// Decomposes to codes[0..capacity), or only counts with capacity 0; the number of code points.
+static size_t decompose(const char *text, size_t size, utf8proc_option_t options,
+                        utf8proc_int32_t *codes, size_t capacity) {
+    size_t n = 0;
+    int boundary = 0;
+    for (size_t i = 0; i < size; i += utf8_size(text[i])) {
+        size_t room = n < capacity ? capacity - n : 0;
+        n += (size_t)utf8proc_decompose_char((utf8proc_int32_t)utf8_code(text + i),
+                                             room ? codes + n : NULL, (utf8proc_ssize_t)room,
+                                             options, &boundary);
+    }
+    return n;
+}
+
 static bool normalize_span(const struct normalizer *n, const char *text, size_t size,
                            struct bytes *out, struct error *err) {
     utf8proc_option_t options = UTF8PROC_STABLE;
     options |= n->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     if (n->compatible)
         options |= UTF8PROC_COMPAT;
-    utf8proc_uint8_t *normal = NULL;
-    utf8proc_ssize_t length =
-        utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)size, &normal, options);
-    if (length < 0)
-        return error_set(err, "normalizing %zu bytes: %s", size, utf8proc_errmsg(length));
-    bool ok = bytes_append(out, (char *)normal, (size_t)length, err);
-    free(normal);
+    size_t count = decompose(text, size, options, NULL, 0);
+    utf8proc_int32_t *codes = memory_alloc(count, sizeof *codes, "normalizing", err);
+    uint64_t *keys = memory_alloc(count, sizeof *keys, "normalizing", err);
+    bool ok = codes && keys && bytes_reserve(out, 4 * count, err);
+    if (ok) {
+        decompose(text, size, options, codes, count);
+        order_marks(codes, count, keys);
+        count = (size_t)utf8proc_normalize_utf32(codes, (utf8proc_ssize_t)count, options);
+        for (size_t i = 0; i < count; i++)
+            out->size += utf8_write((uint32_t)codes[i], out->data + out->size);
+    }
+    free(codes);
+    free(keys);
     return ok;
 }
 
@@ -96,9 +135,8 @@ static bool apply_unicode(const struct normalizer *n, const char *text, size_t s
             continue;
         }
         size_t end = i;
-        do
+        while (end < size && !is_inert(n, utf8_code(text + end)))
             end += utf8_size(text[end]);
-        while (end < size && !span_ends(n, text, i, end));
         if (!bytes_append(out, text + copied, last_inert - copied, err) ||
             !normalize_span(n, text + last_inert, end - last_inert, out, err))
             return false;

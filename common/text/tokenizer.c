@@ -45,6 +45,7 @@ void tokenizer_free(struct tokenizer *t) {
     free(t->normalizers);
     free(t->splitters);
     free(t->bos_text);
+    free(t->eos_text);
     free(t->chat_template);
     free(t);
 }

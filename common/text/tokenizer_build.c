@@ -111,7 +111,8 @@ static bool read_config(struct tokenizer *t, const cJSON *config, const char *na
         return false;
     if (json_get(config, "add_bos_token"))
         t->bos = add_bos && bos ? tokenizer_id(t, bos) : -1;
-    if (bos && !(t->bos_text = memory_strdup(bos, err)))
+    if ((bos && !(t->bos_text = memory_strdup(bos, err))) ||
+        (eos && !(t->eos_text = memory_strdup(eos, err))))
         return false;
     return !template || (t->chat_template = memory_strdup(template, err));
 }

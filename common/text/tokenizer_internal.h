@@ -75,7 +75,7 @@ struct tokenizer {
     struct decoder decoder;
 
     int32_t bos, eos;
-    char *bos_text; // as chat templates write it; NULL if the configuration has none
+    char *bos_text, *eos_text; // as chat templates write them; NULL if the configuration has none
     char *chat_template;
 };
 
