@@ -31,10 +31,11 @@ static struct tokenizer *parse(const char *json) {
 static void expect_ids(const struct tokenizer *t, const char *text, const char *expected) {
     struct token_list ids = {0};
     struct error err = {0};
-    char found[512] = "", *p = found;
+    char found[512] = "";
+    size_t n = 0;
     cr_assert(tokenizer_encode(t, text, strlen(text), &ids, &err), "%s", err.message);
     for (size_t i = 0; i < ids.n && i < 40; i++)
-        p += sprintf(p, "%s%d", i ? " " : "", ids.ids[i]);
+        n += (size_t)snprintf(found + n, sizeof found - n, "%s%d", i ? " " : "", ids.ids[i]);
     cr_expect_str_eq(found, expected, "'%s' is %s, expected %s", text, found, expected);
     token_list_free(&ids);
 }

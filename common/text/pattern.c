@@ -87,8 +87,6 @@ bool pattern_match_init(struct pattern_match *m, struct error *err) {
         pattern_match_free(m);
         return error_set(err, "out of memory for a regular expression");
     }
-    // The default limits would make a megabyte of spaces an error; time is bounded by the text.
-    pcre2_set_match_limit(context, UINT32_MAX);
     pcre2_set_depth_limit(context, UINT32_MAX);
     pcre2_set_heap_limit(context, UINT32_MAX);
     pcre2_jit_stack_assign(context, NULL, m->stack);
@@ -105,6 +103,9 @@ void pattern_match_free(struct pattern_match *m) {
 bool pattern_find(const struct pattern *p, struct pattern_match *m, const char *text, size_t size,
                   size_t from, bool *found, size_t *start, size_t *end, struct error *err) {
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
+    // Steps back for one match: a megabyte of spaces takes a million, an evil pattern 2^length.
+    uint64_t limit = 10000000 + (uint64_t)size * 16;
+    pcre2_set_match_limit(m->context, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
     int n = pcre2_match(p->code, subject, size, from, PCRE2_NO_UTF_CHECK, m->data, m->context);
     if (n == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter keeps its stack on the heap
         n = pcre2_match(p->code, subject, size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data,
