@@ -74,21 +74,20 @@ Test(chat, chatml_without_a_default_and_with_thoughts_left_out) {
 
 Test(chat, llama3_trims_and_since_31_has_dates) {
 #define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
+#define SAID(role, text) HEADER(role) text "<|eot_id|>"
+#define DATES "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
     struct tokenizer *t = with_template("<|start_header_id|>", "<|begin_of_text|>", NULL);
-    expect_chat(
-        t, NULL, talk, 4,
-        "<|begin_of_text|>" HEADER("system") "Be kind.<|eot_id|>" HEADER("user") "Hi<|eot_id|>" HEADER(
-            "assistant") "Hello<|eot_id|>" HEADER("user") "Why?<|eot_id|>" HEADER("assistant"));
+    expect_chat(t, NULL, talk, 4,
+                "<|begin_of_text|>" SAID("system", "Be kind.") SAID("user", "Hi")
+                    SAID("assistant", "Hello") SAID("user", "Why?") HEADER("assistant"));
     cr_expect_eq(chat_end_token(t, NULL), 4);
     tokenizer_free(t);
     t = with_template("<|start_header_id|> Cutting Knowledge Date: December 2023", NULL, NULL);
-#define DATES "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
     expect_chat(t, NULL, talk + 3, 1,
-                "<|begin_of_text|>" HEADER("system") DATES
-                "<|eot_id|>" HEADER("user") "Why?<|eot_id|>" HEADER("assistant"));
+                "<|begin_of_text|>" SAID("system", DATES) SAID("user", "Why?") HEADER("assistant"));
     expect_chat(t, NULL, talk, 2,
-                "<|begin_of_text|>" HEADER("system") DATES
-                "Be kind.<|eot_id|>" HEADER("user") "Hi<|eot_id|>" HEADER("assistant"));
+                "<|begin_of_text|>" SAID("system", DATES "Be kind.") SAID("user", "Hi")
+                    HEADER("assistant"));
     tokenizer_free(t);
 }
 

@@ -197,6 +197,21 @@ Test(tokenizer_parts, split_behaviors_that_merge) {
     }
 }
 
+// PCRE2 takes U+180E for a space, Unicode no longer does.
+Test(tokenizer_parts, spaces_are_those_of_unicode) {
+    static const char *const patterns[] = {"\\\\s", "[\\\\s]", "[^\\\\S]"};
+    for (size_t i = 0; i < 3; i++) {
+        char json[1024];
+        snprintf(json, sizeof json,
+                 "{'pre_tokenizer':{'type':'Split','pattern':{'Regex':'%s'},'behavior':'Removed'},"
+                 "'model':{'vocab':{'a':0,'\u180e':1,'\u3000':2,' ':3},'merges':[]}}",
+                 patterns[i]);
+        struct tokenizer *t = parse(json);
+        expect_ids(t, "a\u180ea\u3000a a", "0 1 0 0 0");
+        tokenizer_free(t);
+    }
+}
+
 Test(tokenizer_parts, digits_one_by_one_or_together) {
     static const char json[] = "{'pre_tokenizer':{'type':'Sequence','pretokenizers':[{'type':"
                                "'Digits','individual_digits':%s}," BYTE_LEVEL "]}," BYTES "}";
@@ -241,6 +256,26 @@ Test(tokenizer_parts, the_longest_added_token_wins) {
               "'<<<','normalized':false},{'id':22,'content':'a','normalized':false}]," SPM "}");
     expect_ids(t, "<<<<<", "21 20 20");
     expect_ids(t, "a<", "2 20"); // one that the model knows keeps the model's id
+    tokenizer_free(t);
+}
+
+// A text long enough for the cache of words, in pieces that are freed one after the other.
+Test(tokenizer_parts, words_seen_before_have_the_same_ids) {
+    struct tokenizer *t = parse(
+        "{'added_tokens':[{'id':20,'content':'<x>','normalized':false}]," PREPEND "," SPM "}");
+    struct token_list ids = {0};
+    struct error err = {0};
+    static const int32_t expected[] = {4, 3, 4, 3, 0, 20, 1, 0, 4, 3, 20};
+    struct bytes text = {0};
+    static const char sentence[] = "ab\u2581abx<x>y ab<x>";
+    for (int i = 0; i < 200; i++)
+        bytes_append(&text, sentence, sizeof sentence - 1, &err);
+    cr_assert(tokenizer_encode(t, text.data, text.size, &ids, &err), "%s", err.message);
+    cr_assert_eq(ids.n, 200 * sizeof expected / sizeof *expected);
+    for (size_t i = 0; i < ids.n; i += sizeof expected / sizeof *expected)
+        cr_assert(memcmp(ids.ids + i, expected, sizeof expected) == 0, "token %zu", i);
+    token_list_free(&ids);
+    bytes_free(&text);
     tokenizer_free(t);
 }
 
