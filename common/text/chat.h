@@ -19,8 +19,8 @@ struct chat_message {
 // checkpoint, or one of "chatml", "llama3", "mistral", "llama2". Fails with the known names if the
 // checkpoint has no template or one of another kind.
 // The text includes the BOS token where the template does: encode it without adding another.
-char *chat_format(const struct tokenizer *t, const char *format, const struct chat_message *messages,
-                  size_t n, struct error *err);
+char *chat_format(const struct tokenizer *t, const char *format,
+                  const struct chat_message *messages, size_t n, struct error *err);
 // The token that ends an answer in that format ("<|im_end|>" …), or -1.
 int32_t chat_end_token(const struct tokenizer *t, const char *format);
 

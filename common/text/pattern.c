@@ -9,13 +9,14 @@
 // Bodies of character classes. NOT_SPACE is the complement of SPACE, needed inside a class, where
 // a class cannot be negated.
 #define SPACE                                                                                      \
-    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"                \
+    "\\x{205f}\\x{3000}"
 #define NOT_SPACE                                                                                  \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}!-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"      \
     "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"                 \
     "\\x{3001}-\\x{10ffff}"
 #define WORD                                                                                       \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                    \
+    "\\p{L}\\p{M}\\p{N}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                            \
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
 static const char *class_of(char escape) {
@@ -87,8 +88,6 @@ bool pattern_match_init(struct pattern_match *m, struct error *err) {
         pattern_match_free(m);
         return error_set(err, "out of memory for a regular expression");
     }
-    // The default limits would make a megabyte of spaces an error; time is bounded by the text.
-    pcre2_set_match_limit(context, UINT32_MAX);
     pcre2_set_depth_limit(context, UINT32_MAX);
     pcre2_set_heap_limit(context, UINT32_MAX);
     pcre2_jit_stack_assign(context, NULL, m->stack);
@@ -105,6 +104,9 @@ void pattern_match_free(struct pattern_match *m) {
 bool pattern_find(const struct pattern *p, struct pattern_match *m, const char *text, size_t size,
                   size_t from, bool *found, size_t *start, size_t *end, struct error *err) {
     PCRE2_SPTR subject = (PCRE2_SPTR)text;
+    // Steps back for one match: a megabyte of spaces takes a million, an evil pattern 2^length.
+    uint64_t limit = 10000000 + (uint64_t)size * 16;
+    pcre2_set_match_limit(m->context, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
     int n = pcre2_match(p->code, subject, size, from, PCRE2_NO_UTF_CHECK, m->data, m->context);
     if (n == PCRE2_ERROR_JIT_STACKLIMIT) // the interpreter keeps its stack on the heap
         n = pcre2_match(p->code, subject, size, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data,

@@ -56,7 +56,8 @@ static bool emit_complete(const struct tokenizer *t, struct token_decoding *d, b
             return false;
         done += c.size;
     }
-    memmove(d->held.data, d->held.data + done, size - done);
+    if (done)
+        memmove(d->held.data, d->held.data + done, size - done);
     d->held.size = size - done;
     return true;
 }
