@@ -45,16 +45,20 @@ INLINE void dot_tile_of(const int rows, v4 *sums, const float *x, size_t x_strid
 // sums[i][j] = Σ x[i * x_stride + c] * w[j][c] over the columns, for rows <= DOT_X rows of x.
 INLINE void dot_tile(size_t rows, v4 sums[DOT_X], const float *x, size_t x_stride,
                      const float *const w[4], size_t columns) {
-#define DOT_ROWS(n)                                                                                \
-    if (rows == n)                                                                                 \
-    dot_tile_of(n, sums, x, x_stride, w, columns)
-    DOT_ROWS(1);
-    DOT_ROWS(2);
-    DOT_ROWS(3);
+#define DOT_CASE(n)                                                                                \
+    case n:                                                                                        \
+        dot_tile_of(n, sums, x, x_stride, w, columns);                                             \
+        break
+    switch (rows) {
+        DOT_CASE(2);
+        DOT_CASE(3);
 #if DOT_X == 6
-    DOT_ROWS(4);
-    DOT_ROWS(5);
-    DOT_ROWS(6);
+        DOT_CASE(4);
+        DOT_CASE(5);
+        DOT_CASE(6);
 #endif
-#undef DOT_ROWS
+    default:
+        dot_tile_of(1, sums, x, x_stride, w, columns);
+    }
+#undef DOT_CASE
 }

@@ -21,8 +21,8 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef float vec_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-// Every group of four lanes of the result takes lanes i, j, k, l of the same groups of a (0 … 3) and
-// b (4 … 7). GCC 11 has only the older spelling.
+// Every group of four lanes of the result takes lanes i, j, k, l of the same groups of a (0 … 3)
+// and b (4 … 7). GCC 11 has only the older spelling.
 #undef LANE
 #undef FOUR_LANES
 #undef ALL_LANES
@@ -115,8 +115,10 @@ INLINE float vec_sum(vec v) {
 }
 
 INLINE float vec_largest(vec v) {
-    float largest = v[0];
-    for (int i = 1; i < LANES; i++)
+    v = vec_max(v, VEC_SHUFFLE(v, v, 2, 3, 0, 1));
+    v = vec_max(v, VEC_SHUFFLE(v, v, 1, 0, 3, 2));
+    float largest = v[0]; // each group of four lanes now agrees
+    for (int i = 4; i < LANES; i += 4)
         largest = v[i] > largest ? v[i] : largest;
     return largest;
 }
