@@ -207,3 +207,13 @@ Test(softmax, log_sum_exp_at_the_ends) {
     cr_assert(isnan(log_sum_exp_ref(nan, 3)));
     cr_assert_eq(log_sum_exp_ref(low, 2), -INFINITY);
 }
+
+// Takes about two seconds and a gigabyte or two.
+Test(limits, are_measured) {
+    struct machine_limits limits;
+    machine_limits_measure(&limits);
+    cr_assert(isfinite(limits.read_gb_s) && limits.read_gb_s > 0.1);
+    cr_assert(isfinite(limits.copy_gb_s) && limits.copy_gb_s > 0.1);
+    cr_assert(isfinite(limits.f32_gflop_s) && limits.f32_gflop_s > 0.1);
+    cr_assert(isfinite(limits.i8_gop_s) && limits.i8_gop_s >= 0);
+}

@@ -170,6 +170,7 @@ static void write_out(const struct attention_call *call, const struct attention_
 }
 
 static void attend(const struct attention_call *call, struct attention_part part, bool split) {
+    (void)split; // unused where the compiler has no OpenMP
     struct attention_block block;
     struct attention_sums sums = {.total = {0}};
     block_open(&block, call, &part);

@@ -29,12 +29,14 @@ INLINE void attend_scores(float (*scores)[ATTENTION_KEYS], const struct attentio
 // what the sums so far must be multiplied by, because the largest score may have grown.
 INLINE float attend_softmax_row(float scores[ATTENTION_KEYS], size_t from, size_t to,
                                 float *largest, float *total) {
-    for (size_t p = 0; p < ATTENTION_KEYS; p++)
-        scores[p] = p >= from && p < to ? scores[p] : -INFINITY;
     if (from >= to) {
         memset(scores, 0, ATTENTION_KEYS * sizeof *scores);
         return 1.0f;
     }
+    for (size_t p = 0; p < from; p++)
+        scores[p] = -INFINITY;
+    for (size_t p = to; p < ATTENTION_KEYS; p++)
+        scores[p] = -INFINITY;
     vec most = vec_set(*largest), sum = {0};
     for (size_t p = 0; p < ATTENTION_KEYS; p += LANES)
         most = vec_max(vec_load(scores + p), most);
@@ -44,7 +46,7 @@ INLINE float attend_softmax_row(float scores[ATTENTION_KEYS], size_t from, size_
         vec_store(scores + p, e);
         sum += e;
     }
-    float shrink = vec_exp(vec_set(*largest - now))[0];
+    float shrink = *largest == now ? 1.0f : vec_exp(vec_set(*largest - now))[0];
     *total = *total * shrink + vec_sum(sum);
     *largest = now;
     return shrink;
@@ -68,7 +70,7 @@ INLINE void attend_values_tile(const int rows, const int vectors, float *out, si
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < vectors; j++)
-                acc[i][j] += weights[i * ATTENTION_KEYS + (int)p] * value[j];
+                acc[i][j] += weights[(size_t)i * ATTENTION_KEYS + p] * value[j];
     }
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++)

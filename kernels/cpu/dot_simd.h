@@ -11,7 +11,7 @@
 #if LANES == 16 || defined(__aarch64__)
 #define DOT_X 6 // 24 sums, 4 of w, 1 of x: 29 of 32 registers
 #else
-#define DOT_X 2 // 8 sums, 4 of w, 1 of x: 13 of 16 registers
+#define DOT_X 3 // 12 sums, 3 of x, 1 of w at a time: all 16 registers
 #endif
 
 // The next `left` (at most LANES) columns.
@@ -45,25 +45,20 @@ INLINE void dot_tile_of(const int rows, v4 *sums, const float *x, size_t x_strid
 // sums[i][j] = Σ x[i * x_stride + c] * w[j][c] over the columns, for rows <= DOT_X rows of x.
 INLINE void dot_tile(size_t rows, v4 sums[DOT_X], const float *x, size_t x_stride,
                      const float *const w[4], size_t columns) {
+#define DOT_CASE(n)                                                                                \
+    case n:                                                                                        \
+        dot_tile_of(n, sums, x, x_stride, w, columns);                                             \
+        break
     switch (rows) {
+        DOT_CASE(2);
+        DOT_CASE(3);
 #if DOT_X == 6
-    case 6:
-        dot_tile_of(6, sums, x, x_stride, w, columns);
-        break;
-    case 5:
-        dot_tile_of(5, sums, x, x_stride, w, columns);
-        break;
-    case 4:
-        dot_tile_of(4, sums, x, x_stride, w, columns);
-        break;
-    case 3:
-        dot_tile_of(3, sums, x, x_stride, w, columns);
-        break;
+        DOT_CASE(4);
+        DOT_CASE(5);
+        DOT_CASE(6);
 #endif
-    case 2:
-        dot_tile_of(2, sums, x, x_stride, w, columns);
-        break;
     default:
         dot_tile_of(1, sums, x, x_stride, w, columns);
     }
+#undef DOT_CASE
 }

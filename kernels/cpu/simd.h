@@ -46,14 +46,6 @@ INLINE size_t round_up(size_t a, size_t multiple) {
 
 typedef float v4 __attribute__((vector_size(16)));
 
-// Lanes of a (0 … 3) and b (4 … 7) in the order of the indices. GCC 11 has only the older spelling.
-#if defined(__clang__) || __GNUC__ >= 12
-#define V4_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-#else
-typedef int32_t v4i __attribute__((vector_size(16)));
-#define V4_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (v4i){i, j, k, l})
-#endif
-
 #endif
 
 #ifdef SIMD_BODY

@@ -21,6 +21,29 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef float vec_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
+// Every group of four lanes of the result takes lanes i, j, k, l of the same groups of a (0 … 3)
+// and b (4 … 7). GCC 11 has only the older spelling.
+#undef LANE
+#undef FOUR_LANES
+#undef ALL_LANES
+#define LANE(i, group) ((i) % 4 + 4 * (group) + ((i) < 4 ? 0 : LANES))
+#define FOUR_LANES(i, j, k, l, g) LANE(i, g), LANE(j, g), LANE(k, g), LANE(l, g)
+#if LANES == 16
+#define ALL_LANES(i, j, k, l)                                                                      \
+    FOUR_LANES(i, j, k, l, 0), FOUR_LANES(i, j, k, l, 1), FOUR_LANES(i, j, k, l, 2),               \
+        FOUR_LANES(i, j, k, l, 3)
+#elif LANES == 8
+#define ALL_LANES(i, j, k, l) FOUR_LANES(i, j, k, l, 0), FOUR_LANES(i, j, k, l, 1)
+#else
+#define ALL_LANES(i, j, k, l) FOUR_LANES(i, j, k, l, 0)
+#endif
+#undef VEC_SHUFFLE
+#if defined(__clang__) || __GNUC__ >= 12
+#define VEC_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, ALL_LANES(i, j, k, l))
+#else
+#define VEC_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (ivec){ALL_LANES(i, j, k, l)})
+#endif
+
 INLINE vec vec_load(const float *p) {
     return *(const vec_unaligned *)p;
 }
@@ -79,12 +102,11 @@ INLINE v4 vec_fold(vec v) {
 #endif
 }
 
-// The sums of four vectors; each comes out the same whichever lane it is in.
+// The sums of four vectors. A vector's sum has the same bits whichever of the four it is.
 INLINE v4 vec_sum4(vec a, vec b, vec c, vec d) {
-    v4 fa = vec_fold(a), fb = vec_fold(b), fc = vec_fold(c), fd = vec_fold(d);
-    v4 ab = V4_SHUFFLE(fa, fb, 0, 4, 1, 5) + V4_SHUFFLE(fa, fb, 2, 6, 3, 7);
-    v4 cd = V4_SHUFFLE(fc, fd, 0, 4, 1, 5) + V4_SHUFFLE(fc, fd, 2, 6, 3, 7);
-    return V4_SHUFFLE(ab, cd, 0, 1, 4, 5) + V4_SHUFFLE(ab, cd, 2, 3, 6, 7);
+    vec ab = VEC_SHUFFLE(a, b, 0, 4, 1, 5) + VEC_SHUFFLE(a, b, 2, 6, 3, 7);
+    vec cd = VEC_SHUFFLE(c, d, 0, 4, 1, 5) + VEC_SHUFFLE(c, d, 2, 6, 3, 7);
+    return vec_fold(VEC_SHUFFLE(ab, cd, 0, 1, 4, 5) + VEC_SHUFFLE(ab, cd, 2, 3, 6, 7));
 }
 
 INLINE float vec_sum(vec v) {
@@ -93,8 +115,10 @@ INLINE float vec_sum(vec v) {
 }
 
 INLINE float vec_largest(vec v) {
-    float largest = v[0];
-    for (int i = 1; i < LANES; i++)
+    v = vec_max(v, VEC_SHUFFLE(v, v, 2, 3, 0, 1));
+    v = vec_max(v, VEC_SHUFFLE(v, v, 1, 0, 3, 2));
+    float largest = v[0]; // each group of four lanes now agrees
+    for (int i = 4; i < LANES; i += 4)
         largest = v[i] > largest ? v[i] : largest;
     return largest;
 }

@@ -1,0 +1,192 @@
+// Times matmul and attention at the shapes of a 3 B model and prints them beside the limits of this
+// machine, measured in the same run.
+//
+//     build/tools/bench_kernels [limits] [matmul] [attention]      default: all three
+//
+// Weights come from a pool larger than any cache (1.2 GB), matrix after matrix, as a forward pass
+// reads them. Each result is compared with the reference before its time is printed; the time is
+// the median of at least three runs.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/dtype.h"
+#include "core/memory.h"
+#include "core/random.h"
+#include "core/timer.h"
+#include "kernels/cpu/kernels.h"
+#include "tests/compare.h"
+
+enum { POOL_BYTES = 1200000000, MAX_RUNS = 50, MAX_M = 512 };
+
+struct matrix {
+    enum dtype dtype;
+    size_t k;
+    const char *data;
+};
+
+static void read_row(const void *context, size_t row, size_t col, size_t count, float *out) {
+    const struct matrix *a = context;
+    const char *p = a->data + (row * a->k + col) * dtype_size(a->dtype);
+    if (a->dtype == DTYPE_F32)
+        memcpy(out, p, count * sizeof *out);
+    else if (a->dtype == DTYPE_F16)
+        convert_f16_f32((const uint16_t *)p, count, out);
+    else
+        convert_bf16_f32((const uint16_t *)p, count, out);
+}
+
+static void fail(const char *message) {
+    fprintf(stderr, "bench_kernels: %s\n", message);
+    exit(1);
+}
+
+static void *allocate(size_t count, size_t size) {
+    struct error err = {0};
+    void *p = memory_alloc(count, size, "bench", &err);
+    if (!p)
+        fail(err.message);
+    return p;
+}
+
+static float *normals(size_t n) {
+    struct random r = {n};
+    float *x = allocate(n, sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = (float)random_normal(&r);
+    return x;
+}
+
+// The same random megabyte over and over: what is multiplied does not change the time.
+static void fill_pool(char *pool, enum dtype dtype) {
+    enum { N = 1 << 18 };
+    float *x = normals(N);
+    size_t bytes = N * dtype_size(dtype);
+    dtype_from_f32(dtype, x, N, pool);
+    for (size_t done = bytes; done < POOL_BYTES; done += bytes)
+        memcpy(pool + done, pool, bytes < POOL_BYTES - done ? bytes : POOL_BYTES - done);
+    free(x);
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *times, size_t n) {
+    qsort(times, n, sizeof *times, by_value);
+    return times[n / 2];
+}
+
+static void check_matmul(const struct weight_source *w, const float *x, const float *y) {
+    enum { ROWS = 8 };
+    float want[ROWS];
+    struct weight_source few = *w;
+    few.n = ROWS;
+    matmul_ref(want, ROWS, x, w->k, 1, &few, NULL);
+    if (!(rel_l2(y, want, ROWS) <= 1e-5))
+        fail("matmul differs from the reference");
+}
+
+static void bench_matmul(const struct machine_limits *limits, char *pool, enum dtype dtype,
+                         size_t m, size_t n, size_t k) {
+    size_t bytes = n * k * dtype_size(dtype), matrices = POOL_BYTES / bytes, runs = 0;
+    float *x = normals(m * k), *y = allocate(m * n, sizeof *y);
+    double times[MAX_RUNS], start = timer_now();
+    while (runs < 3 || (runs < MAX_RUNS && timer_now() - start < 0.5)) {
+        struct matrix a = {dtype, k, pool + runs % matrices * bytes};
+        const struct weight_source w = {n, k, &a, read_row};
+        double before = timer_now();
+        matmul(y, n, x, k, m, &w, NULL);
+        times[runs++] = timer_now() - before;
+        check_matmul(&w, x, y);
+    }
+    double s = median(times, runs), gb = (double)bytes / s * 1e-9;
+    double gflop = 2.0 * (double)(m * n * k) / s * 1e-9;
+    printf("| %-4s | %3zu | %5zu | %5zu | %9.0f | %6.2f | %7.1f | %5.1f %% | %5.1f %% |\n",
+           dtype_name(dtype), m, n, k, s * 1e6, gb, gflop, 100 * gb / limits->read_gb_s,
+           100 * gflop / limits->f32_gflop_s);
+    fflush(stdout);
+    free(x);
+    free(y);
+}
+
+static void bench_matmuls(const struct machine_limits *limits) {
+    const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    const size_t ms[] = {1, 8, 64, MAX_M};
+    const size_t shapes[][2] = {{2048, 2048}, {11008, 2048}, {2048, 11008}};
+    char *pool = allocate(POOL_BYTES, 1);
+    printf("\n| type |   m |     n |     k |        us |   GB/s | GFLOP/s | of read | of FMA  |\n"
+           "|------|-----|-------|-------|-----------|--------|---------|---------|---------|\n");
+    for (size_t d = 0; d < 3; d++) {
+        fill_pool(pool, dtypes[d]);
+        for (size_t i = 0; i < 4; i++)
+            for (size_t s = 0; s < 3; s++)
+                bench_matmul(limits, pool, dtypes[d], ms[i], shapes[s][0], shapes[s][1]);
+    }
+    free(pool);
+}
+
+// Queries at the last m of `context` positions, as in prefill (m = context) and decode (m = 1).
+static void bench_attention(const struct machine_limits *limits, size_t m, size_t context,
+                            size_t n_heads, size_t n_kv_heads, size_t d) {
+    size_t cache = n_kv_heads * context * d, runs = 0, seen = 0;
+    float *q = normals(m * n_heads * d), *k = normals(cache), *v = normals(cache);
+    float *out = allocate(m * n_heads * d, sizeof *out),
+          *want = allocate(n_heads * d, sizeof *want);
+    struct attention_query *queries = allocate(m, sizeof *queries);
+    for (size_t t = 0; t < m; t++) {
+        seen += context - m + t + 1;
+        queries[t] = (struct attention_query){k, v, context * d, 0, (int32_t)(context - m + t)};
+    }
+    double times[MAX_RUNS], start = timer_now();
+    while (runs < 3 || (runs < MAX_RUNS && timer_now() - start < 0.5)) {
+        double before = timer_now();
+        attention(out, q, m, n_heads, n_kv_heads, d, queries, 0.1f);
+        times[runs++] = timer_now() - before;
+    }
+    attention_ref(want, q, 1, n_heads, n_kv_heads, d, queries, 0.1f);
+    if (!(rel_l2(out, want, n_heads * d) <= 1e-5))
+        fail("attention differs from the reference");
+    double s = median(times, runs), gflop = 4.0 * (double)(seen * n_heads * d) / s * 1e-9;
+    double gb = 8.0 * (double)cache / s * 1e-9;
+    printf("| %4zu | %7zu | %5zu | %8zu | %4zu | %9.0f | %6.2f | %7.1f | %5.1f %% |\n", m, context,
+           n_heads, n_kv_heads, d, s * 1e6, gb, gflop, 100 * gflop / limits->f32_gflop_s);
+    fflush(stdout);
+    free(q), free(k), free(v), free(out), free(want), free(queries);
+}
+
+static void bench_attentions(const struct machine_limits *limits) {
+    printf(
+        "\n|    m | context | heads | kv heads |    d |        us |   GB/s | GFLOP/s | of FMA  |\n"
+        "|------|---------|-------|----------|------|-----------|--------|---------|---------|\n");
+    bench_attention(limits, 512, 512, 16, 2, 128);
+    bench_attention(limits, 512, 2048, 16, 2, 128);
+    bench_attention(limits, 512, 512, 14, 2, 64);
+    bench_attention(limits, 512, 512, 12, 12, 64);
+    bench_attention(limits, 8, 2048, 16, 2, 128);
+    bench_attention(limits, 1, 512, 16, 2, 128);
+    bench_attention(limits, 1, 2048, 16, 2, 128);
+    bench_attention(limits, 1, 8192, 24, 8, 128);
+    bench_attention(limits, 1, 32768, 8, 1, 128);
+}
+
+static bool wanted(int argc, char **argv, const char *what) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], what) == 0)
+            return true;
+    return argc == 1;
+}
+
+int main(int argc, char **argv) {
+    struct machine_limits limits;
+    machine_limits_measure(&limits);
+    printf("%s: read %.1f GB/s, copy %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
+           kernels_isa_name(kernels_isa()), limits.read_gb_s, limits.copy_gb_s, limits.f32_gflop_s,
+           limits.i8_gop_s);
+    if (wanted(argc, argv, "matmul"))
+        bench_matmuls(&limits);
+    if (wanted(argc, argv, "attention"))
+        bench_attentions(&limits);
+    return 0;
+}
