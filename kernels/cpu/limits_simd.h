@@ -35,7 +35,7 @@ SIMD(i8_operations)(size_t steps, int factor, float *sink) {
         for (int i = 0; i < 12; i++)
             acc[i] = _mm512_dpbusd_epi32(acc[i], acc[i], a);
     for (int i = 0; i < 12; i++)
-        *sink += (float)_mm512_reduce_add_epi32(acc[i]);
+        *sink += (float)((ivec)acc[i])[0];
     return 2.0 * 12 * 64 * (double)steps;
 }
 #elif LANES == 8

@@ -59,6 +59,12 @@ static void dot_panel(uint32_t (*sums)[I8_PANEL], const int8_t *q, size_t m, con
     SIMD_CALL(dot_panel_i8, sums, q, m, w, n, k);
 }
 
+static void scale_row(float *y, const uint32_t *sums, size_t n, float x_scale, const float *w_scale,
+                      size_t w_scale_step, const float *bias) {
+    for (size_t j = 0; j < n; j++)
+        y[j] = scaled((int32_t)sums[j], x_scale, w_scale[j * w_scale_step], bias ? bias + j : NULL);
+}
+
 void matmul_i8(float *y, size_t y_stride, const int8_t *q, const float *x_scale, size_t m,
                const int8_t *w, const float *w_scale, size_t w_scale_step, size_t n, size_t k,
                const float *bias) {
@@ -69,10 +75,8 @@ void matmul_i8(float *y, size_t y_stride, const int8_t *q, const float *x_scale,
         for (size_t i = 0; i < m; i++) {
             if (i % I8_TILE == 0)
                 dot_panel(sums, q + i * k, min_size(I8_TILE, m - i), w + row * k, rows, k);
-            for (size_t j = 0; j < rows; j++)
-                y[i * y_stride + row + j] =
-                    scaled((int32_t)sums[i % I8_TILE][j], x_scale[i],
-                           w_scale[(row + j) * w_scale_step], bias ? bias + row + j : NULL);
+            scale_row(y + i * y_stride + row, sums[i % I8_TILE], rows, x_scale[i],
+                      w_scale + row * w_scale_step, w_scale_step, bias ? bias + row : NULL);
         }
     }
 }
