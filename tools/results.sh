@@ -1,0 +1,42 @@
+#!/bin/sh
+# Regenerates results/ on this machine: the bundled model's tables, rows and figures, and, if `make
+# synth` has written it, the 3 B-shaped checkpoint's sizes and speeds.
+set -eu
+cd "$(dirname "$0")/.."
+prompt="Victor was given eight figs at the post office."
+
+header() {
+    echo "Measured $(date -u +%Y-%m-%d) at commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
+    echo "on $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores, with"
+    echo "\`$1\`."
+    echo
+}
+
+# run PHASE FOLDER ARGS…: the table to FOLDER/PHASE.md, the rows to FOLDER/PHASE.csv
+run() {
+    phase=$1 folder=$2
+    shift 2
+    mkdir -p "$folder"
+    rm -f "$folder/$phase.csv"
+    shown=""
+    for word in "$@"; do
+        case $word in *' '*) shown="$shown '$word'" ;; *) shown="$shown $word" ;; esac
+    done
+    { header "./$phase$shown" && "./$phase" --csv "$folder/$phase.csv" "$@"; } >"$folder/$phase.md.new"
+    mv "$folder/$phase.md.new" "$folder/$phase.md"
+    echo "$folder/$phase.md"
+}
+
+for phase in phase1 phase2 phase3; do
+    run $phase results/bundled --bench --prompt "$prompt" --max-tokens 40
+done
+build/tools/figures data/model results/bundled
+run phase1 results/machine --limits
+mkdir -p results/bundled
+./phase3 --config 'int4 group 128' --limit 4096 --choices none >results/bundled/readme.txt
+
+if [ -d data/synth/qwen2.5-3b ]; then
+    for phase in phase1 phase2 phase3; do
+        run $phase results/qwen2.5-3b-shape --model data/synth/qwen2.5-3b --limit 512 --ctx 512
+    done
+fi
