@@ -3,7 +3,7 @@
 
 #include "tests/kernel_data.h"
 
-static const double tolerance = 3e-6; // rel_l2 of a token's heads
+static const double tolerance = 4e-6; // rel_l2 of a token's heads; the worst measured: 2.0e-6
 
 struct setup {
     size_t m, n_heads, n_kv_heads, d, positions;
@@ -110,7 +110,7 @@ Test(attention, large_scores_do_not_overflow) {
     FOR_EACH_ISA(isa) {
         attention(a.got, a.q, 4, 2, 1, 16, a.queries, 50);
         double error = rel_l2(a.got, a.want, 4 * 2 * 16);
-        cr_assert(error <= 3e-4, "%g", error); // scores of 10000 carry an error of 0.001
+        cr_assert(error <= 1e-6, "%g", error);
     }
     data_close(&a);
 }

@@ -1,10 +1,11 @@
 // The operations a forward pass is made of, on arrays: nothing here knows a model.
 //
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
-// version. The fast versions are written once over vectors of 16 floats and compiled for each
-// instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA: scalar, avx2,
-// avx512). Work is split over OpenMP threads by output elements, so that the results do not depend on
-// the number of threads. Dimension letters: core/tensor.h.
+// version. The fast versions are written once over vectors as wide as a register (foo_simd.h) and
+// compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
+// scalar, avx2, avx512). Sums have one order, whatever the number of threads and however many rows
+// come together: a token decoded alone and one prefilled with others get the same bits. Dimension
+// letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
 #define NIBBLE_KERNELS_H
 
