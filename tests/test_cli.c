@@ -211,18 +211,24 @@ Test(cli, flags_that_exclude_or_need_each_other) {
     cr_expect_str_eq(options("--json^-^--csv^a").json, "-");
 }
 
-Test(cli, token_ids_are_whole_numbers_joined_by_commas) {
+Test(cli, token_ids_are_whole_numbers_apart) {
     struct error err = {0};
     size_t n;
     int32_t *ids = cli_token_ids("1,22,2147483647", "--tokens", &n, &err);
     cr_assert(ids && n == 3, "%s", err.message);
     cr_expect(ids[0] == 1 && ids[1] == 22 && ids[2] == INT32_MAX);
     free(ids);
-    const char *bad[] = {"", ",", "1,", ",1", "1,,2", "1 2", "-1", "1.5", "2147483648", "x"};
+    ids = cli_token_ids(" 7 8,\n9\n", "ids.txt", &n, &err); // as --tokenize prints them
+    cr_assert(ids && n == 3 && ids[1] == 8 && ids[2] == 9, "%s", err.message);
+    free(ids);
+    ids = cli_token_ids("\n", "ids.txt", &n, &err);
+    cr_assert(ids && n == 0);
+    free(ids);
+    const char *bad[] = {",", "1,", "1, ", ",1", "1,,2", "1-2", "-1", "1.5", "2147483648", "x"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_expect_null(cli_token_ids(bad[i], "--tokens", &n, &err), "'%s'", bad[i]);
-    refused("--tokens^1,x^--logits^f",
-            "--tokens is '1,x', expected token ids joined by commas, found 'x'");
+    refused("--tokens^1,x^--logits^f", "--tokens: expected token ids, found 'x'");
+    refused("--tokens^ ^--logits^f", "--tokens: expected token ids, found none");
 }
 
 Test(cli, help_and_version_win_over_what_follows) {

@@ -80,3 +80,24 @@ Test(core, a_file_is_replaced_whole_or_not_at_all) {
     cr_assert_null(file_read(path, 100, NULL, &err));
     cr_assert(strstr(err.message, "No such file"));
 }
+
+Test(core, a_pipe_is_read_to_its_end) {
+    int ends[2];
+    char path[64];
+    struct error err = {0};
+    size_t size;
+    static char sent[60000];
+    memset(sent, 'x', sizeof sent);
+    cr_assert(pipe(ends) == 0 && write(ends[1], sent, sizeof sent) == sizeof sent);
+    close(ends[1]);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", ends[0]);
+    char *text = file_read(path, sizeof sent, &size, &err);
+    cr_assert(text && size == sizeof sent && text[size] == '\0', "%s", err.message);
+    cr_assert_arr_eq(text, sent, size);
+    free(text);
+    text = file_read("/dev/null", 10, &size, &err);
+    cr_assert(text && size == 0);
+    free(text);
+    cr_assert_null(file_read("/dev/zero", 100000, &size, &err));
+    cr_assert(strstr(err.message, "/dev/zero: more than the 100000 bytes"), "%s", err.message);
+}

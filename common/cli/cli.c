@@ -186,6 +186,8 @@ static bool check_together(const struct cli_options *o, struct error *err) {
         return error_set(err, "--system needs --chat too");
     int32_t *ids = o->tokens ? cli_token_ids(o->tokens, "--tokens", &n, err) : NULL;
     free(ids);
+    if (ids && !n)
+        return error_set(err, "--tokens: expected token ids, found none");
     return !o->tokens || ids;
 }
 
@@ -230,22 +232,22 @@ bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct c
 }
 
 int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct error *err) {
+    static const char blanks[] = " \t\r\n";
     int32_t *ids = memory_alloc(strlen(text) / 2 + 1, sizeof *ids, what, err);
     *n = 0;
-    for (const char *s = text; ids; s++) {
+    for (const char *s = text + strspn(text, blanks); ids && *s; s += strspn(s, blanks)) {
         size_t digits = strspn(s, "0123456789");
         errno = 0;
         long id = digits ? strtol(s, NULL, 10) : -1;
-        if (id < 0 || id > INT32_MAX || errno || (s[digits] && s[digits] != ',')) {
-            error_set(err, "%s is '%.60s', expected token ids joined by commas, found '%.20s'",
-                      what, text, s);
+        const char *end = s + digits;
+        if (id < 0 || id > INT32_MAX || errno || (*end && !strchr(", \t\r\n", *end)) ||
+            (*end == ',' && !end[1 + strspn(end + 1, blanks)])) {
+            error_set(err, "%s: expected token ids, found '%.20s'", what, s);
             free(ids);
             return NULL;
         }
         ids[(*n)++] = (int32_t)id;
-        s += digits;
-        if (!*s)
-            break;
+        s = end + (*end == ',');
     }
     return ids;
 }

@@ -68,7 +68,8 @@ bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct c
 // The text of --help, at most 100 columns wide.
 bool cli_print_help(const struct cli_program *p, FILE *f, struct error *err);
 
-// The token ids of "1,2,3" in a new array; NULL with a message that calls the text `what`.
+// The token ids of "1,2,3" or "1 2 3" in a new array; NULL with a message that calls the text `what`.
+// A blank text has none.
 int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct error *err);
 
 // Prints "phase2: message" to stderr and exits 1: the work failed.

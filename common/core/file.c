@@ -48,18 +48,52 @@ void mapping_drop(const void *p, size_t size) {
         madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
-char *file_read(const char *path, size_t max_size, size_t *size, struct error *err) {
-    struct mapping m;
-    if (!mapping_open(&m, path, err))
-        return NULL;
+// All of f, which may be a pipe and not know its size, and a NUL behind it.
+static char *read_stream(FILE *f, size_t max_size, size_t *size, const char *path,
+                         struct error *err) {
+    struct stat st;
+    size_t capacity = 4096, n = 0, got = 0;
+    if (fstat(fileno(f), &st) == 0 && st.st_size > 0 && (size_t)st.st_size <= max_size)
+        capacity += (size_t)st.st_size;
     char *text = NULL;
-    if (m.size > max_size)
-        error_set(err, "%s: %zu bytes, expected at most %zu", path, m.size, max_size);
-    else if ((text = memory_alloc(m.size + 1, 1, path, err)) && m.size)
-        memcpy(text, m.data, m.size);
+    do {
+        n += got;
+        if (!text || n + 1 == capacity) {
+            capacity *= text ? 2 : 1;
+            char *grown = realloc(text, capacity);
+            if (!grown) {
+                free(text);
+                error_set(err, "%s: out of memory for %zu bytes", path, capacity);
+                return NULL;
+            }
+            text = grown;
+        }
+        got = fread(text + n, 1, capacity - 1 - n, f);
+    } while (got && n + got <= max_size);
+    if (ferror(f) || got) {
+        free(text);
+        if (got)
+            error_set(err, "%s: more than the %zu bytes expected at most", path, max_size);
+        else
+            error_set(err, "%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    text[n] = '\0';
+    *size = n;
+    return text;
+}
+
+char *file_read(const char *path, size_t max_size, size_t *size, struct error *err) {
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        error_set(err, "%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    size_t n;
+    char *text = read_stream(f, max_size, &n, path, err);
+    fclose(f);
     if (text && size)
-        *size = m.size;
-    mapping_close(&m);
+        *size = n;
     return text;
 }
 

@@ -50,6 +50,10 @@ static char *find_model(const char *model, struct error *err) {
     }
     if (folder_exists(model))
         return memory_strdup(model, err);
+    if (file_exists(model)) {
+        error_set(err, "%s: a file; expected a folder with config.json (GGUF is not read yet)", model);
+        return NULL;
+    }
     if (!hub_repo_of(model)) {
         error_set(err,
                   "%s: no such folder, and no name of a model (org/name, or one that --help lists)",
