@@ -8,6 +8,7 @@
 ## make bench      the kernels' speed, beside this machine's limits
 ## make results    the tables and charts in results/ and the write-ups that show them
 ## make docs       expand code and tables in the write-ups; make docs-check: fail if they drifted
+## make data       write the bundled texts and tokenizer again; make train: the bundled model, in about an hour
 ## make synth SHAPE=qwen2.5-3b    a synthetic checkpoint of that shape under data/synth/
 ## make setup      install what is missing; make format: clang-format; make clean
 ## V=1 shows whole commands, BUILD=folder builds elsewhere
@@ -45,7 +46,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)")
 
 .DELETE_ON_ERROR:
-.PHONY: all setup demo test check san fuzz bench results docs docs-check synth clean help format tools \
+.PHONY: all setup demo test san data train fuzz bench results docs docs-check synth clean help format tools \
 	check-libraries
 # Objects are kept: make would call those behind a pattern chain intermediate and delete them.
 .SECONDARY:
@@ -131,6 +132,28 @@ docs: $(BUILD)/tools/expand
 
 docs-check: $(BUILD)/tools/expand
 	$(BUILD)/tools/expand --check $(DOCS)
+
+# The same bytes on every machine; data/README.md tells what they are.
+data: $(BUILD)/tools/make_stories $(BUILD)/tools/train_tokenizer
+	@mkdir -p data/train data/model
+	$(BUILD)/tools/make_stories --bytes 24MB --out data/train/tokenizer.txt
+	$(BUILD)/tools/train_tokenizer --text data/train/tokenizer.txt --vocab 2048 --out data/model/tokenizer.json
+	$(BUILD)/tools/make_stories --eval --out data/eval.txt
+	$(BUILD)/tools/make_stories --calib --out data/calib.txt
+	$(BUILD)/tools/make_stories --choices 600 --out data/choices.jsonl
+
+# Resumes where a killed run stopped. Waiting threads sleep: they have long to wait at a barrier when
+# something else runs.
+train: $(BUILD)/tools/make_stories $(BUILD)/tools/train $(BUILD)/tools/outliers
+	@mkdir -p data/train
+	$(BUILD)/tools/make_stories --bytes 80MB --out data/train/stories.txt
+	OMP_WAIT_POLICY=passive $(BUILD)/tools/train --config tools/bundled-model.json \
+		--data data/train/stories.txt --tokenizer data/model --valid data/eval.txt \
+		--tokens 12000000 --context 512 --batch 16 --micro-batch 8 --lr 0.003 --seed 1 \
+		--state data/train/model.state --log results/train.csv --out data/train/model --resume
+	rm -rf data/train/bundled
+	$(BUILD)/tools/outliers --add data/train/model data/train/bundled
+	cp data/train/bundled/* data/model/
 
 synth: $(BUILD)/tools/synth
 	$(BUILD)/tools/synth $(SHAPE) data/synth/$(SHAPE)

@@ -35,8 +35,8 @@ struct lab {
 // Handles --tokenize and --detokenize itself (then lab->done). False with a message on failure.
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err);
-// Prints the table, or writes JSON and CSV where asked; frees everything. Call it after a failure
-// too: rows that were measured are not thrown away silently, but only ok = true prints them.
+// If all went well so far: prints the table, or writes JSON and CSV where asked. Frees everything in
+// any case.
 bool lab_close(struct lab *lab, bool ok, struct error *err);
 
 // One configuration: a weight format, and whether activations become int8 on the fly.
