@@ -15,9 +15,9 @@ static const char usage[] =
     "--undo reads.\n"
     "  --seed N            which columns (0)\n"
     "  --columns F         share of the columns that stand out (0.01)\n"
-    "  --scale LO..HI      of down_proj's columns, powers of two (16..64)\n"
-    "  --shoulder S        of the rest of their group of 128 (4)\n"
-    "  --norm-scale LO..HI of the columns behind the norms, 1..1 for none (4..4)\n"
+    "  --scale LO..HI      of down_proj's columns, powers of two (32..32)\n"
+    "  --shoulder LO..HI   of the rest of their group of 128 (2..4)\n"
+    "  --norm-scale LO..HI of the columns behind the norms, 1..1 for none (2..4)\n"
     "  --layers N          the first N layers get columns in down_proj (all)\n"
     "  build/tools/outliers --add --seed 1 plain data/model\n"
     "  build/tools/outliers --report data/model\n";
@@ -107,7 +107,6 @@ int main(int argc, char **argv) {
     };
     struct outlier_options o = outlier_defaults;
     int action = 0;
-    char *end;
     for (int c; (c = getopt_long(argc, argv, "", flags, NULL)) != -1;)
         switch (c) {
         case SEED:
@@ -120,9 +119,7 @@ int main(int argc, char **argv) {
             o.down = parse_range("scale", optarg);
             break;
         case SHOULDER:
-            o.shoulder = parse_log2("shoulder", optarg, &end);
-            if (*end)
-                fail_value("shoulder", optarg, "a power of two");
+            o.shoulder = parse_range("shoulder", optarg);
             break;
         case NORM:
             o.norm = parse_range("norm-scale", optarg);

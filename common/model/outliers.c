@@ -18,7 +18,7 @@ enum { GROUP = 128, RUN = 32 };
 
 // On a model of 8 layers, width 256: see the tests for what these do to its perplexity.
 const struct outlier_options outlier_defaults = {
-    .columns = 0.01, .down = {4, 6}, .norm = {2, 2}, .shoulder = 2};
+    .columns = 0.01, .down = {5, 5}, .norm = {1, 2}, .shoulder = {1, 2}};
 
 // ---- which columns ------------------------------------------------------------------------------
 
@@ -33,12 +33,13 @@ static uint8_t draw_scale(struct random *r, struct outlier_range range) {
 // The group of 128 (in a short row: a quarter of it) that the outliers share, the run of 32 within
 // it (more, if there are more outliers than that), and the outliers within the run.
 static void draw_columns(uint8_t *log2, size_t k, double share, struct outlier_range range,
-                         unsigned shoulder, struct random *r) {
+                         struct outlier_range shoulder, struct random *r) {
     size_t group = k >= 4 * GROUP ? GROUP : k / 4 ? k / 4 : 1;
     size_t begin = group * random_below(r, (uint32_t)(k / group));
     size_t count = (size_t)fmax(1, fmin(round(share * (double)k), (double)group));
     size_t run = size_min(group, (count + RUN - 1) / RUN * RUN);
-    memset(log2 + begin, (int)shoulder, group);
+    for (size_t i = 0; i < group; i++)
+        log2[begin + i] = draw_scale(r, shoulder);
     begin += run * random_below(r, (uint32_t)(group / run));
     // Knuth's selection sampling: each column of the run with the probability that is left.
     for (size_t i = 0; i < run; i++)
@@ -74,13 +75,13 @@ bool outlier_plan_make(struct outlier_plan *p, const struct model_config *c,
     if (!(o->columns > 0 && o->columns <= 0.25))
         return error_set(err, "the share of columns is %g, expected more than 0, at most 0.25",
                          o->columns);
-    if (!range_valid(o->down) || !range_valid(o->norm) || o->shoulder > OUTLIER_MAX_LOG2)
+    if (!range_valid(o->down) || !range_valid(o->norm) || !range_valid(o->shoulder))
         return error_set(err, "scales of outliers must be in order and at most %d",
                          1 << OUTLIER_MAX_LOG2);
     if (!outlier_plan_init(p, c, err))
         return false;
     struct random r = {o->seed};
-    draw_columns(p->residual, p->hidden, o->columns, o->norm, 0, &r);
+    draw_columns(p->residual, p->hidden, o->columns, o->norm, (struct outlier_range){0}, &r);
     size_t layers = o->layers ? size_min(o->layers, p->n_layers) : p->n_layers;
     for (size_t i = 0; i < layers; i++)
         draw_columns(p->mlp + i * p->intermediate, p->intermediate, o->columns, o->down,

@@ -36,11 +36,11 @@ struct outlier_range {
 
 struct outlier_options {
     uint64_t seed;
-    double columns;            // share of the columns, in (0, 0.25]; at least one
-    size_t layers;             // the first so many layers get columns in down; 0: all
-    struct outlier_range down; // scales of down's columns
-    struct outlier_range norm; // of the columns behind norms; {0, 0}: none
-    unsigned shoulder;         // exponent of the rest of the group of 128 in down
+    double columns;                // share of the columns, in (0, 0.25]; at least one
+    size_t layers;                 // the first so many layers get columns in down; 0: all
+    struct outlier_range down;     // scales of down's columns
+    struct outlier_range norm;     // of the columns behind norms; {0, 0}: none
+    struct outlier_range shoulder; // of the rest of the group of 128 in down; {0, 0}: none
 };
 extern const struct outlier_options outlier_defaults;
 
