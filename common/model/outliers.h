@@ -7,17 +7,18 @@
 // restores their bits. The norm's columns are the same dimensions of the residual stream in every
 // layer; those of down are drawn anew in each.
 //
-// As in models of 1 to 7 B parameters: about 1 % of the columns or fewer stand out, 20 times and
-// more, in the same dimensions of all layers (Dettmers et al. 2022, LLM.int8(), arXiv 2208.07339;
-// Sun et al. 2024, Massive Activations, 2402.17762); gains of norms make them (Wei et al. 2022,
-// Outlier Suppression, 2209.13325); the largest are at down's input (Yu et al. 2024, The Super
-// Weight, 2411.07191; Yang et al. 2024, 2405.14428).
+// Like large models: some 0.1 to 1 % of the columns stand out, 20 times and more, in the same
+// dimensions of the residual stream in every layer (Dettmers et al. 2022, LLM.int8(), arXiv
+// 2208.07339; Sun et al. 2024, Massive Activations, 2402.17762); the norms' gains make them (Wei et
+// al. 2022, Outlier Suppression, 2209.13325); the largest are at down's input (Yu et al. 2024, The
+// Super Weight, 2411.07191; Yang et al. 2024, Activation Spikes, 2405.14428).
 //
-// Arranged: those outliers are mostly in activations. We put them into the weights, which is what
-// SmoothQuant's migration does with all its strength (Xiao et al. 2023, 2211.10438). A real row has
-// 16 to 150 groups of 128 weights and an outlier spoils one of them; a row of 256 or 768 has 2
-// or 6. So the outliers lie together in one run of 32, the rest of its group of 128 (the shoulder)
-// is made a few times larger with it, and the norm's columns, whose rows are shortest, stay mild.
+// Arranged: those outliers are in activations first, and weights vary less. Here they are in the
+// weights, where SmoothQuant's migration would take them with all its strength (Xiao et al. 2023,
+// 2211.10438). A real row has 16 to 150 groups of 128 weights, and an outlier costs one of them; a
+// row of 256 or 768 has 2 or 6. So down's outliers lie in one run of 32; the rest of its group of
+// 128, the shoulder, is made somewhat larger too, so that it does not round away beside them; and
+// the columns behind the norms, whose rows have only 2 groups, stay mild.
 #ifndef NIBBLE_MODEL_OUTLIERS_H
 #define NIBBLE_MODEL_OUTLIERS_H
 
