@@ -435,20 +435,18 @@ static int run(const char *arguments) {
 }
 
 Test(outliers, exit_status_tells_a_wrong_command_line_from_failed_work) {
-    static const char *const wrong[] = {
-        "",
-        "--add a",
-        "--report a b",
-        "--add --undo a b",
-        "--add --columns 0 a b",
-        "--add --columns 1x a b",
-        "--add --scale 3 a b",
-        "--add --scale 8..4 a b",
-        "--add --scale 2..2048 a b",
-        "--add --seed -1 a b",
-        "--add --layers two a b",
-        "--sideways a b",
-    };
+    static const char *const wrong[] = {"",
+                                        "--add a",
+                                        "--report a b",
+                                        "--add --undo a b",
+                                        "--add --columns 0 a b",
+                                        "--add --columns 1x a b",
+                                        "--add --scale 3 a b",
+                                        "--add --scale 8..4 a b",
+                                        "--add --scale 2..2048 a b",
+                                        "--add --seed -1 a b",
+                                        "--add --layers two a b",
+                                        "--sideways a b"};
     cr_assert_eq(run("--help"), 0);
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
         cr_assert_eq(run(wrong[i]), 2, "%s", wrong[i]);

@@ -11,8 +11,8 @@
 
 static const char usage[] =
     "usage: outliers --add [options] IN OUT | --undo IN OUT | --report MODEL\n"
-    "Folders in the Hugging Face layout; OUT must not exist. --add writes OUT/outliers.json, which\n"
-    "--undo reads.\n"
+    "Folders in the Hugging Face layout; OUT must not exist. --add writes OUT/outliers.json,\n"
+    "which --undo reads.\n"
     "  --seed N            which columns (0)\n"
     "  --columns F         share of the columns that stand out (0.01)\n"
     "  --scale LO..HI      of down_proj's columns, powers of two (32..32)\n"
