@@ -32,8 +32,7 @@ for phase in phase1 phase2 phase3; do
 done
 build/tools/figures data/model results/bundled
 run phase1 results/machine --limits
-mkdir -p results/bundled
-./phase3 --config 'int4 group 128' --limit 4096 --choices none >results/bundled/readme.txt
+./phase3 >results/bundled/demo.md # what `make demo` shows
 
 if [ -d data/synth/qwen2.5-3b ]; then
     for phase in phase1 phase2 phase3; do

@@ -1,6 +1,5 @@
 #include "lab/lab.h"
 
-#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,7 +265,6 @@ static bool recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_a
     struct result_row row;
     result_row_init(&row, label, format);
     row.quantize_s = stats.seconds;
-    row.rel_error = sqrt(stats.nmse);
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
     bool ok = measure_row(lab, m, &row, err);

@@ -11,7 +11,6 @@ enum style {
     STYLE_3,       // three significant digits
     STYLE_4,       // four: perplexities
     STYLE_SMALL,   // two, and below 1 at least four decimals: 0.0080, 0.0000021
-    STYLE_COUNT,   // a whole number
     STYLE_BYTES,   // MB, GB (10^9)
     STYLE_PERCENT, // of a share in 0 … 1
     STYLE_POWER,   // 1.2e-07
@@ -26,7 +25,9 @@ struct column {
 
 #define OFFSET(key) offsetof(struct result_row, key)
 
-// In the order people read them, which is not the order of the CSV.
+// In the order people read them, which is not the order of the CSV. What is the same for all rows
+// (tokens scored, questions asked) stands in the line above the table; the NLL is the PPL's
+// logarithm.
 static const struct column columns[] = {
     {"Bits/weight", OFFSET(bits_per_weight), STYLE_4},
     {"Size", OFFSET(model_bytes), STYLE_BYTES},
@@ -38,13 +39,10 @@ static const struct column columns[] = {
     {"Decode t/s", OFFSET(decode_tps), STYLE_3},
     {"ms/token ± sd", OFFSET(tpot_ms), STYLE_PLUS_MINUS},
     {"PPL", OFFSET(ppl), STYLE_4},
-    {"NLL", OFFSET(nll), STYLE_4},
-    {"Tokens", OFFSET(ppl_tokens), STYLE_COUNT},
     {"KLD", OFFSET(kld_mean), STYLE_SMALL},
     {"KLD p99", OFFSET(kld_p99), STYLE_SMALL},
     {"Top-1", OFFSET(top1_agree), STYLE_PERCENT},
     {"Accuracy", OFFSET(accuracy), STYLE_PERCENT},
-    {"Questions", OFFSET(accuracy_n), STYLE_COUNT},
     {"Rel. error", OFFSET(rel_error), STYLE_POWER},
     {"MSE / D(R)", OFFSET(d_ratio), STYLE_3},
     {"µs", OFFSET(us), STYLE_3},
@@ -95,8 +93,6 @@ static void format_bytes(char *out, double bytes) {
 static void format_number(char *out, double value, enum style style) {
     if (!isfinite(value))
         strcpy(out, isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
-    else if (style == STYLE_COUNT)
-        snprintf(out, CELL, "%.0f", value);
     else if (style == STYLE_BYTES)
         format_bytes(out, value);
     else if (style == STYLE_PERCENT)
@@ -178,7 +174,17 @@ static bool print_table(const struct result_table *t, FILE *f, struct error *err
     return ok;
 }
 
-// "Phase 3: qwen2.5-3b (qwen2), text eval.txt, window 2048, perplexity mode full, 2 threads, cpu"
+// ", 6120 tokens" of the first row that has this count.
+static void print_count(const struct result_table *t, size_t offset, const char *what, FILE *f) {
+    for (size_t i = 0; i < t->n_rows; i++)
+        if (result_measured(&t->rows[i], offset)) {
+            fprintf(f, ", %.0f %s", result_number(&t->rows[i], offset), what);
+            return;
+        }
+}
+
+// "Phase 3: qwen2.5-3b (qwen2), text eval.txt, window 2048, perplexity mode full, 6120 tokens
+// scored, 2 threads, cpu"
 static void print_conditions(const struct result_table *t, FILE *f) {
     fprintf(f, "Phase %d: %s", t->phase, t->model ? t->model : "no model");
     if (t->arch)
@@ -189,6 +195,8 @@ static void print_conditions(const struct result_table *t, FILE *f) {
         fprintf(f, ", window %zu", t->ctx);
     if (t->ppl_mode)
         fprintf(f, ", perplexity mode %s", t->ppl_mode);
+    print_count(t, OFFSET(ppl_tokens), "tokens scored", f);
+    print_count(t, OFFSET(accuracy_n), "questions", f);
     if (t->threads)
         fprintf(f, ", %d thread%s", t->threads, t->threads == 1 ? "" : "s");
     if (t->device)
