@@ -8,6 +8,7 @@
 
 #include "core/memory.h"
 #include "text/bpe_split.h"
+#include "text/vocab.h"
 
 struct bpe_word {
     const char *text; // in the training text
@@ -61,18 +62,11 @@ static void *grown(void *items, size_t n, size_t *capacity, size_t item_size, st
     return moved;
 }
 
-static uint64_t hash_bytes(const void *data, size_t n) {
-    uint64_t h = 14695981039346656037u; // FNV-1a
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
-    return h ^ h >> 32;
-}
-
 // ---- words and how often they occur
 
 static uint32_t *word_slot(struct trainer *t, const char *text, size_t size) {
     size_t mask = t->n_word_slots - 1;
-    for (size_t i = hash_bytes(text, size) & mask;; i = (i + 1) & mask) {
+    for (size_t i = text_hash(text, size) & mask;; i = (i + 1) & mask) {
         uint32_t index = t->word_slots[i];
         if (!index)
             return &t->word_slots[i];
@@ -119,7 +113,7 @@ static bool count_word(void *user, const char *text, size_t size) {
 
 static struct pair *pair_slot(struct trainer *t, uint64_t key) {
     size_t mask = t->n_pair_slots - 1;
-    size_t i = hash_bytes(&key, sizeof key) & mask;
+    size_t i = text_hash((const char *)&key, sizeof key) & mask;
     while (t->pairs[i].key != PAIR_NONE && t->pairs[i].key != key)
         i = (i + 1) & mask;
     return &t->pairs[i];
@@ -363,8 +357,8 @@ bool bpe_train(struct bpe_trained *b, const char *text, size_t size, size_t voca
                struct error *err) {
     *b = (struct bpe_trained){0};
     if (n_specials > BPE_MAX_SPECIALS || vocab < BPE_BYTES + n_specials || vocab > BPE_MAX_VOCAB)
-        return error_set(err, "a vocabulary of %zu with %zu special tokens: expected %d to %d",
-                         vocab, n_specials, BPE_BYTES + (int)n_specials, BPE_MAX_VOCAB);
+        return error_set(err, "%s: a vocabulary of %zu with %zu special tokens: expected %d to %d",
+                         name, vocab, n_specials, BPE_BYTES + (int)n_specials, BPE_MAX_VOCAB);
     struct trainer t = {.err = err};
     char *normal = NULL;
     bool ok = bpe_normalize(&text, &size, &normal, name, err) &&
