@@ -79,6 +79,24 @@ bool utf8_repair(struct bytes *out, const char *text, size_t size, struct error 
     return true;
 }
 
+char *utf8_clean(const char *s, struct error *err) {
+    struct bytes out = {0};
+    if (utf8_repair(&out, s, strlen(s), err) && bytes_append(&out, "", 1, err))
+        return out.data;
+    bytes_free(&out);
+    return NULL;
+}
+
+size_t utf8_width(const char *s) {
+    size_t width = 0;
+    while (*s) {
+        struct utf8_char c = utf8_read(s, strnlen(s, 4));
+        width += c.valid ? (size_t)utf8proc_charwidth((utf8proc_int32_t)c.code) : 1;
+        s += c.size;
+    }
+    return width;
+}
+
 bool utf8_is_space(uint32_t c) {
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
            (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
