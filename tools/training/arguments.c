@@ -68,8 +68,8 @@ static double parse_number(const struct flag *f, const char *text) {
     bool whole = f->kind == WHOLE;
     if (end != text && !*end && x >= f->min && x <= f->max && (!whole || x == floor(x)))
         return x;
-    snprintf(message, sizeof message, "--%s '%.32s': expected %s from %g to %g", f->name, text,
-             whole ? "a whole number" : "a number", f->min, f->max);
+    snprintf(message, sizeof message, "--%s '%.32s': expected %s from %.10g to %.10g", f->name,
+             text, whole ? "a whole number" : "a number", f->min, f->max);
     refuse(message);
 }
 
