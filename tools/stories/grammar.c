@@ -79,17 +79,17 @@ static bool value_free(const struct story *s, char name, struct value v) {
 }
 
 static void set_one(struct story *s, char name) {
+    int candidates[LIST_MAX_WORDS];
     uint32_t n = 0;
     struct value v = {.list = variable_list(name)};
     for (v.index = 0; v.index < (int)world_lists[v.list].n; v.index++)
-        n += value_free(s, name, v);
+        if (value_free(s, name, v))
+            candidates[n++] = v.index;
     if (n == 0) {
         s->broken = "a variable that can have no value";
         return;
     }
-    uint32_t skip = story_draw(s, n);
-    for (v.index = 0; !value_free(s, name, v) || skip > 0; v.index++)
-        skip -= value_free(s, name, v);
+    v.index = candidates[story_draw(s, n)];
     s->variables[(int)name] = v;
 }
 
