@@ -51,9 +51,7 @@ unsigned utf8_write(uint32_t code, char *out) {
 size_t utf8_valid_prefix(const char *text, size_t size) {
     size_t i = 0;
     while (i < size) {
-        uint64_t eight;
-        while (i + 8 <= size && (memcpy(&eight, text + i, 8), !(eight & 0x8080808080808080u)))
-            i += 8;
+        i = utf8_skip_ascii(text, size, i);
         if (i == size)
             break;
         struct utf8_char c = utf8_read(text + i, size - i);

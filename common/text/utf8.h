@@ -34,6 +34,15 @@ unsigned utf8_size(char first);
 // Writes the character to out[0..4), returns its bytes.
 unsigned utf8_write(uint32_t code, char *out);
 
+// The first place from `at` on that may hold something other than ASCII: texts are mostly ASCII,
+// and eight bytes at a time it is passed over at memory speed.
+static inline size_t utf8_skip_ascii(const char *text, size_t size, size_t at) {
+    uint64_t eight;
+    while (at + 8 <= size && (memcpy(&eight, text + at, 8), !(eight & 0x8080808080808080u)))
+        at += 8;
+    return at;
+}
+
 // How many leading bytes of the text are valid.
 size_t utf8_valid_prefix(const char *text, size_t size);
 // Appends the text with everything invalid replaced.
