@@ -29,6 +29,23 @@ Test(core, sizes_do_not_wrap) {
                      "weights: 4611686018427387903 items of 8 bytes overflow the address space");
 }
 
+Test(core, an_array_grows_and_survives_refusal) {
+    struct error err = {0};
+    size_t capacity = 0;
+    int *items = NULL;
+    for (int n = 0; n < 100; n++) {
+        items = memory_grow(items, (size_t)n, &capacity, sizeof *items, "numbers", &err);
+        cr_assert(items && capacity > (size_t)n);
+        items[n] = n;
+    }
+    for (int n = 0; n < 100; n++)
+        cr_assert_eq(items[n], n);
+    size_t full = SIZE_MAX / 3;
+    cr_assert_null(memory_grow(items, full, &full, sizeof *items, "numbers", &err));
+    cr_assert(strstr(err.message, "numbers: out of memory") && full == SIZE_MAX / 3);
+    free(items);
+}
+
 Test(core, f16_every_value_survives) {
     for (uint32_t h = 0; h < 65536; h++) {
         float f = f16_to_f32((uint16_t)h);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "temp.h"
 #include "text/tokenizer.h"
 
 // The commas and quotes of JSON would drown the test: ' stands for ", as no token here needs it.
@@ -387,9 +388,43 @@ Test(tokenizer_parts, errors_name_what_is_wrong) {
     expect_error("{'added_tokens':{}," SPM "}", NULL, "added_tokens");
     expect_error("{'added_tokens':[{'content':'x'}]," SPM "}", NULL, "no 'id'");
     expect_error("{'added_tokens':[{'id':1e12,'content':'x'}]," SPM "}", NULL, "'id'");
+    expect_error("{'decoder':{'type':'Strip','content':'ab\u20ac\u20ac'}," SPM "}", NULL,
+                 "no 'content' of one character");
     expect_error("{" SPM "}", "[", "not JSON");
+    // Strings reach PCRE2, which trusts them to be UTF-8.
+    expect_error("{'normalizer':{'type':'Prepend','prepend':'\xf0'}," SPM "}", NULL, "not UTF-8");
     expect_error("{" SPM "}", "{'add_bos_token':'yes'}", "add_bos_token");
     struct error err = {0};
     cr_expect_null(tokenizer_load("/nonexistent-folder", &err));
     cr_expect(strstr(err.message, "no tokenizer.json"));
+}
+
+// Each step is a call within the one before, and may double the text.
+Test(tokenizer_parts, too_many_steps_are_refused) {
+    static const char *const step = "{'type':'WhitespaceSplit'},";
+    static const char *const form = "{'type':'NFC'},";
+    char json[8192] = "{'pre_tokenizer':{'type':'Sequence','pretokenizers':[";
+    for (int i = 0; i < 64; i++)
+        strcat(json, step);
+    strcat(json, "{'type':'WhitespaceSplit'}]}," SPM "}");
+    expect_error(json, NULL, "more than 64 steps");
+    strcpy(json, "{'normalizer':{'type':'Sequence','normalizers':[");
+    for (int i = 0; i < 64; i++)
+        strcat(json, form);
+    strcat(json, "{'type':'NFC'}]}," SPM "}");
+    expect_error(json, NULL, "more than 64 normalizers");
+}
+
+Test(tokenizer_parts, a_list_of_added_tokens_has_no_ids) {
+    static const char vocab[] = "{\"a\":0,\"<|endoftext|>\":1}";
+    static const char config[] = "{\"added_tokens_decoder\":[{\"content\":\"x\"}]}";
+    struct error err = {0};
+    temp_file("vocab.json", vocab, strlen(vocab));
+    temp_file("merges.txt", "#version: 0.2\n", 14);
+    temp_file("tokenizer_config.json", config, strlen(config));
+    struct tokenizer *t = tokenizer_load(temp_folder(), &err);
+    cr_assert(t, "%s", err.message);
+    cr_expect_eq(tokenizer_id(t, "x"), -1);
+    cr_expect(tokenizer_is_special(t, 1));
+    tokenizer_free(t);
 }

@@ -363,8 +363,7 @@ Test(train, large_arrays_are_zeroed) {
     cr_assert(strstr(err.message, "overflow"), "%s", err.message);
 }
 
-// ---- config.json
-// ---------------------------------------------------------------------------------
+// ---- config.json --------------------------------------------------------------------------------
 
 static void check_config(const char *json, const char *message) {
     struct train_shape shape;
@@ -383,16 +382,24 @@ Test(train, bad_configs_are_refused) {
 #define SIZES                                                                                      \
     "{\"hidden_size\": 8, \"intermediate_size\": 8, \"num_hidden_layers\": 1, "                    \
     "\"num_attention_heads\": 4, \"vocab_size\": 9"
-    check_config(SIZES "}", NULL);
+#define QWEN2 SIZES ", \"model_type\": \"qwen2\""
+    check_config(QWEN2 "}", NULL);
     check_config(SIZES ", \"num_key_value_heads\": 2, \"model_type\": \"qwen3\"}", NULL);
-    check_config("{\"hidden_size\": 8}", "'intermediate_size' is missing");
+    check_config(SIZES "}", "expected Qwen2ForCausalLM");
+    check_config("{\"hidden_size\": 8, \"model_type\": \"qwen2\"}",
+                 "'num_hidden_layers' is missing");
     check_config(SIZES ", \"model_type\": \"gpt2\"}", "expected qwen2 or qwen3");
-    check_config(SIZES ", \"num_key_value_heads\": 3}", "a whole number of heads");
-    check_config(SIZES ", \"head_dim\": 3}", "an even head size");
-    check_config(SIZES ", \"head_dim\": 0}", "head_dim");
-    check_config(SIZES ", \"rms_norm_eps\": 0}", "out of range");
-    check_config(SIZES ", \"rope_parameters\": {\"rope_theta\": -1}}", "out of range");
-    check_config(SIZES ", \"tie_word_embeddings\": 3}", "tie_word_embeddings");
+    check_config(QWEN2 ", \"num_key_value_heads\": 3}", "no multiple of 3");
+    check_config(QWEN2 ", \"head_dim\": 3}", "an even number");
+    check_config(QWEN2 ", \"head_dim\": 0}", "head_dim");
+    check_config(QWEN2 ", \"rms_norm_eps\": 0}", "out of range");
+    check_config(QWEN2 ", \"rope_parameters\": {\"rope_theta\": -1}}", "out of range");
+    check_config(QWEN2 ", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}",
+                 "rope scaling");
+    check_config(QWEN2 ", \"use_sliding_window\": true, \"sliding_window\": 4}", "sliding");
+    check_config(QWEN2 ", \"hidden_act\": \"relu\"}", "expected silu");
+    check_config(QWEN2 ", \"tie_word_embeddings\": 3}", "tie_word_embeddings");
     check_config("[]", "");
+#undef QWEN2
 #undef SIZES
 }

@@ -68,8 +68,8 @@ static bool draw_columns(const struct tensor *w, const float *x, struct error *e
 
 enum { BINS = 120, GRID_MAX = 256 };
 
-// The values a format can give the weights of one row: its codes times its scale (of the first
-// group), found by dequantizing what was quantized and keeping the distinct values.
+// The values a symmetric format can give the weights of a row's first group: its codes times its
+// scale. The largest weight takes the last code, so its value tells the scale.
 static size_t grid_of(const struct quant_format *f, const float *row, size_t k, double *grid,
                       struct error *err) {
     size_t bytes, n = 0, group = f->group ? f->group : k;
@@ -79,12 +79,9 @@ static size_t grid_of(const struct quant_format *f, const float *row, size_t k, 
     float *back = memory_alloc(k, sizeof *back, f->name, err);
     if (data && back && f->quantize(f, row, 0, 1, 1, k, quant_absmax(row, k), data, err)) {
         f->dequantize_ref(f, data, 1, k, 0, 0, k, back);
-        double step = INFINITY;
-        for (size_t i = 0; i < group && i < k; i++) // the smallest non-zero value is the scale
-            if (back[i] != 0)
-                step = fmin(step, fabs((double)back[i]));
         int half = (1 << (f->bits - 1)) - 1;
-        for (int code = -half; isfinite(step) && code <= half && n < GRID_MAX; code++)
+        double step = (double)quant_absmax(back, group < k ? group : k) / half;
+        for (int code = -half; step > 0 && code <= half && n < GRID_MAX; code++)
             grid[n++] = code * step;
     }
     free(data);
@@ -120,7 +117,7 @@ static bool draw_histogram(const struct tensor *w, const float *row, const char 
     return write_chart(&chart, name, err);
 }
 
-// The row with the largest ratio of its largest weight to its median: where one outlier rules.
+// The row whose largest weight is the largest multiple of its mean weight: where one outlier rules.
 static size_t worst_row(const float *x, size_t n, size_t k) {
     size_t worst = 0;
     double worst_ratio = 0;
@@ -261,6 +258,8 @@ static bool draw_all(struct model *m, struct error *err) {
     struct search s = {.err = err};
     if (!model_visit_linears(m, consider, &s))
         return false;
+    if (!s.best)
+        return error_set(err, "the model has no weights but zeros: nothing to draw");
     float *x = read_matrix(s.best, err);
     bool ok = x && draw_columns(s.best, x, err) && draw_histograms(s.best, x, err);
     free(x);

@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "text/byte_level.h"
+#include "text/utf8.h"
+
 enum family { QWEN2, LLAMA };
 
 struct shape {
@@ -60,19 +63,13 @@ static void print_config(FILE *f, const struct shape *s) {
     fputs("  \"hidden_act\": \"silu\",\n  \"torch_dtype\": \"bfloat16\"\n}\n", f);
 }
 
-// Every byte is a token: printable ones look like themselves, the others like U+0100 and up.
+// Every byte is a token, spelt as byte-level BPE spells it.
 static void print_byte_tokens(FILE *f) {
-    for (int byte = 0, next = 0x100; byte < 256; byte++) {
-        bool printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
-        int code = printable ? byte : next++;
-        fprintf(f, byte ? ", \"" : "\"");
-        if (code == '"' || code == '\\')
-            fputc('\\', f);
-        if (code < 0x80)
-            fputc(code, f);
-        else
-            fprintf(f, "%c%c", 0xc0 | code >> 6, 0x80 | (code & 0x3f));
-        fprintf(f, "\": %d", byte);
+    for (int byte = 0; byte < 256; byte++) {
+        char utf8[4];
+        uint32_t c = byte_level_char((unsigned char)byte);
+        fprintf(f, "%s\"%s%.*s\": %d", byte ? ", " : "", c == '"' || c == '\\' ? "\\" : "",
+                (int)utf8_write(c, utf8), utf8, byte);
     }
 }
 

@@ -69,7 +69,10 @@ static bool copy_file(const char *from_folder, const char *to_folder, const char
 // done after the last saved state is done again.
 static FILE *open_log(const char *path, uint64_t step, struct error *err) {
     struct file_writer w;
-    char *old = step > 0 && file_exists(path) ? file_read(path, 1 << 28, NULL, err) : NULL;
+    bool keep = step > 0 && file_exists(path);
+    char *old = keep ? file_read(path, 1 << 28, NULL, err) : NULL;
+    if (keep && !old)
+        return NULL;
     if (!folder_create_for(path, err) || !file_writer_open(&w, path, err)) {
         free(old);
         return NULL;

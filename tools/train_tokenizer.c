@@ -64,6 +64,8 @@ int main(int argc, char **argv) {
     }
     if (!text_path || !out || optind < argc)
         fail(2, "expected --text FILE and --out FILE; see --help");
+    if (vocab == 0)
+        fail(2, "--vocab is not a number; see --help");
 
     struct error err;
     struct mapping m;

@@ -38,6 +38,23 @@ void *memory_alloc(size_t count, size_t item_size, const char *what, struct erro
     return p;
 }
 
+void *memory_grow(void *items, size_t n, size_t *capacity, size_t item_size, const char *what,
+                  struct error *err) {
+    if (n < *capacity)
+        return items;
+    size_t wanted, bytes;
+    bool fits = size_mul(*capacity, 2, &wanted) && size_add(wanted, 8, &wanted) &&
+                size_mul(wanted, item_size, &bytes);
+    void *moved = fits ? realloc(items, bytes) : NULL;
+    if (!moved) {
+        error_set(err, "%s: out of memory for more than %zu items of %zu bytes", what, n,
+                  item_size);
+        return NULL;
+    }
+    *capacity = wanted;
+    return moved;
+}
+
 char *memory_strdup(const char *s, struct error *err) {
     char *copy = strdup(s);
     if (!copy)

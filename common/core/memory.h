@@ -18,6 +18,11 @@ bool size_add(size_t a, size_t b, size_t *out);
 // valid pointer. Free with free().
 void *memory_alloc(size_t count, size_t item_size, const char *what, struct error *err);
 
+// Room for one more item behind the n of an array from malloc: doubles it when it is full. The
+// (perhaps moved) array; NULL, leaving all as it was, when memory is short.
+void *memory_grow(void *items, size_t n, size_t *capacity, size_t item_size, const char *what,
+                  struct error *err);
+
 // A copy of s that the caller frees; NULL when memory is short.
 char *memory_strdup(const char *s, struct error *err);
 // printf into a new string that the caller frees; NULL when memory is short.

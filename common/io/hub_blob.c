@@ -46,12 +46,10 @@ bool hub_blob_of_reply(const struct hub_reply *reply, const char *url, struct hu
 static bool digest(EVP_MD_CTX *ctx, int fd, const char *path, struct error *err) {
     unsigned char *chunk = memory_alloc(CHUNK, 1, path, err);
     bool ok = chunk != NULL;
-    ssize_t n = 1;
-    while (ok && n > 0) {
+    for (ssize_t n = 1; ok && n != 0;) {
         n = read(fd, chunk, CHUNK);
         if (n < 0)
-            ok = errno == EINTR ? (n = 1)
-                                : error_set(err, "%s: cannot read: %s", path, strerror(errno));
+            ok = errno == EINTR || error_set(err, "%s: cannot read: %s", path, strerror(errno));
         else if (EVP_DigestUpdate(ctx, chunk, (size_t)n) != 1)
             ok = error_set(err, "%s: libcrypto cannot digest", path);
     }

@@ -10,24 +10,26 @@
 #include "core/file.h"
 #include "core/memory.h"
 
-static const char *env(const char *name) {
+const char *hub_env(const char *name) {
     const char *value = getenv(name);
     return value && *value ? value : NULL;
 }
 
-static char *cache_root(struct error *err) {
-    if (env("NIBBLE_MODELS"))
-        return memory_strdup(env("NIBBLE_MODELS"), err);
-    if (env("HF_HUB_CACHE"))
-        return memory_strdup(env("HF_HUB_CACHE"), err);
-    if (env("HF_HOME"))
-        return path_join(env("HF_HOME"), "hub", err);
-    if (env("XDG_CACHE_HOME"))
-        return path_join(env("XDG_CACHE_HOME"), "huggingface/hub", err);
-    if (env("HOME"))
-        return path_join(env("HOME"), ".cache/huggingface/hub", err);
+char *hub_home_path(const char *name, struct error *err) {
+    if (hub_env("HF_HOME"))
+        return path_join(hub_env("HF_HOME"), name, err);
+    if (hub_env("XDG_CACHE_HOME"))
+        return memory_printf(err, "%s/huggingface/%s", hub_env("XDG_CACHE_HOME"), name);
+    if (hub_env("HOME"))
+        return memory_printf(err, "%s/.cache/huggingface/%s", hub_env("HOME"), name);
     error_set(err, "no place for models: set NIBBLE_MODELS, HF_HOME or HOME");
     return NULL;
+}
+
+static char *cache_root(struct error *err) {
+    const char *folder = hub_env("NIBBLE_MODELS");
+    folder = folder ? folder : hub_env("HF_HUB_CACHE");
+    return folder ? memory_strdup(folder, err) : hub_home_path("hub", err);
 }
 
 bool hub_cache_open(struct hub_cache *cache, const char *repo, struct error *err) {

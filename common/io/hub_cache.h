@@ -20,6 +20,12 @@ struct hub_cache {
 bool hub_cache_open(struct hub_cache *cache, const char *repo, struct error *err);
 void hub_cache_close(struct hub_cache *cache);
 
+// An environment variable; NULL where it is unset or empty.
+const char *hub_env(const char *name);
+// "name" in $HF_HOME, else ${XDG_CACHE_HOME:-~/.cache}/huggingface. The caller frees it; NULL with
+// a message without any of them.
+char *hub_home_path(const char *name, struct error *err);
+
 // 40 (git's sha1) or 64 (sha256) lower-case hex digits.
 bool hub_is_hash(const char *s, size_t digits);
 

@@ -13,7 +13,6 @@ static const char *const small_files[] = {
     "config.json",         "generation_config.json",
     "tokenizer.json",      "tokenizer_config.json",
     "vocab.json",          "merges.txt",
-
     "chat_template.jinja", "special_tokens_map.json",
 };
 

@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "io/hub_cache.h"
 
 enum { TRIES = 5, MAX_HOPS = 8, MAX_WAIT_MS = 60000, FIRST_WAIT_MS = 250 };
 
@@ -23,26 +24,12 @@ struct request {
 
 // ---- who we are --------------------------------------------------------------------------------
 
-static const char *env(const char *name) {
-    const char *value = getenv(name);
-    return value && *value ? value : NULL;
-}
-
-// Where `hf auth login` leaves the token; NULL without a home or memory.
-static char *token_path(void) {
-    if (env("HF_HOME"))
-        return path_join(env("HF_HOME"), "token", NULL);
-    if (env("XDG_CACHE_HOME"))
-        return path_join(env("XDG_CACHE_HOME"), "huggingface/token", NULL);
-    return env("HOME") ? path_join(env("HOME"), ".cache/huggingface/token", NULL) : NULL;
-}
-
-// $HF_TOKEN, else that file. No token is not an error.
+// $HF_TOKEN, else what `hf auth login` has left. No token is not an error.
 static bool read_token(char **token, struct error *err) {
-    char *path = token_path(), *text = NULL;
+    char *path = hub_home_path("token", NULL), *text = NULL;
     bool ok = true;
-    if (env("HF_TOKEN"))
-        ok = (text = memory_strdup(env("HF_TOKEN"), err)) != NULL;
+    if (hub_env("HF_TOKEN"))
+        ok = (text = memory_strdup(hub_env("HF_TOKEN"), err)) != NULL;
     else if (path && file_exists(path))
         ok = (text = file_read(path, 4096, NULL, err)) != NULL;
     free(path);
@@ -66,7 +53,7 @@ static bool has_prefix(const char *s, const char *prefix) {
 
 bool hub_http_open(struct hub_http *http, const char *repo, struct error *err) {
     *http = (struct hub_http){0};
-    const char *endpoint = env("HF_ENDPOINT");
+    const char *endpoint = hub_env("HF_ENDPOINT");
     if (!endpoint)
         endpoint = "https://huggingface.co";
     if (!has_prefix(endpoint, "https://") && !has_prefix(endpoint, "http://"))
@@ -289,9 +276,10 @@ static bool worth_repeating(const struct request *r) {
 static long wait_ms(const struct request *r, int failures) {
     const char *after = r->reply.retry_after;
     long long ms = (long long)FIRST_WAIT_MS << (failures - 1);
-    if (*after >= '0' && *after <= '9')
-        ms = strtol(after, NULL, 10) > MAX_WAIT_MS ? MAX_WAIT_MS : strtol(after, NULL, 10) * 1000;
-    else if (*after && curl_getdate(after, NULL) > 0)
+    if (*after >= '0' && *after <= '9') {
+        long seconds = strtol(after, NULL, 10);
+        ms = seconds < MAX_WAIT_MS / 1000 ? seconds * 1000 : MAX_WAIT_MS;
+    } else if (*after && curl_getdate(after, NULL) > 0)
         ms = ((long long)curl_getdate(after, NULL) - (long long)time(NULL)) * 1000;
     return ms < 0 ? 0 : ms > MAX_WAIT_MS ? MAX_WAIT_MS : (long)ms;
 }

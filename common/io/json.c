@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "text/utf8.h"
 
 static const char *json_type(const cJSON *v) {
     if (cJSON_IsString(v))
@@ -21,6 +22,11 @@ static const char *json_type(const cJSON *v) {
 }
 
 cJSON *json_parse(const char *text, size_t size, const char *name, struct error *err) {
+    size_t valid = utf8_valid_prefix(text, size);
+    if (valid < size) {
+        error_set(err, "%s: not JSON: byte %zu of %zu is not UTF-8", name, valid, size);
+        return NULL;
+    }
     const char *end = NULL;
     cJSON *root = cJSON_ParseWithLengthOpts(text, size, &end, false);
     if (!root) {

@@ -14,6 +14,7 @@
 #include "core/error.h"
 
 // Parses text[0..size); `name` (usually the path) begins every message. Free with cJSON_Delete.
+// All strings in the document are valid UTF-8 (cJSON itself passes on any byte).
 cJSON *json_parse(const char *text, size_t size, const char *name, struct error *err);
 // Reads and parses a file of at most 256 MiB.
 cJSON *json_parse_file(const char *path, struct error *err);

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <stb/stb_truetype.h>
-#include <utf8proc.h>
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "text/utf8.h"
 
 struct chart_font {
     char *data; // NULL: the built-in font
@@ -45,15 +45,11 @@ void chart_font_close(struct chart_font *f) {
 }
 
 int32_t text_next(const char **text) {
-    utf8proc_int32_t code;
     if (!**text)
         return 0;
-    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)*text,
-                                          (utf8proc_ssize_t)strnlen(*text, 4), &code);
-    *text += n > 0 ? n : 1;
-    if (n <= 0)
-        return 0xfffd;
-    return code < ' ' || code == 127 ? ' ' : code;
+    struct utf8_char c = utf8_read(*text, strnlen(*text, 4));
+    *text += c.size;
+    return c.code < ' ' || c.code == 127 ? ' ' : (int32_t)c.code;
 }
 
 // The built-in letter nearest to code; *raised for superscripts.

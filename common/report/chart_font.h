@@ -27,7 +27,7 @@ void glyph_free(struct glyph *g);
 double chart_font_advance(const struct chart_font *f, double size, int32_t code);
 double chart_font_width(const struct chart_font *f, double size, const char *text);
 
-// Takes one letter off *text: 0 at the end, U+FFFD for a broken byte, ' ' for control characters.
+// Takes one letter off *text: 0 at the end, U+FFFD for a broken one, ' ' for control characters.
 int32_t text_next(const char **text);
 
 // Rows of the built-in letters ' ' … '~', the leftmost dot in bit 4.

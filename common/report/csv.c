@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/memory.h"
 
 enum { LARGEST_CSV = 16 << 20 };
 
@@ -15,14 +16,10 @@ void csv_free(struct csv *c) {
 }
 
 static bool add_field(struct csv *c, char *field, const char *path, struct error *err) {
-    if (c->n == c->capacity) {
-        size_t capacity = c->capacity ? 2 * c->capacity : 64;
-        char **fields = reallocarray(c->fields, capacity, sizeof *fields);
-        if (!fields)
-            return error_set(err, "%s: out of memory for %zu fields", path, capacity);
-        c->fields = fields;
-        c->capacity = capacity;
-    }
+    char **fields = memory_grow(c->fields, c->n, &c->capacity, sizeof *fields, path, err);
+    if (!fields)
+        return false;
+    c->fields = fields;
     c->fields[c->n++] = field;
     return true;
 }

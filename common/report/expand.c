@@ -222,8 +222,10 @@ static bool expand_line(const struct text_lines *t, const char *path, size_t *at
         size_t end = end_of(t, *at);
         ok = end > 0 || error_set(err, "no '<!-- end -->' closes this marker");
         ok = ok && print_place(&m, path, f, err);
-        if (ok)
-            fprintf(f, "%s\n", t->lines[ *at = end]);
+        if (ok) {
+            fprintf(f, "%s\n", t->lines[end]);
+            *at = end;
+        }
     }
     free(m.copy);
     return ok;

@@ -2,9 +2,9 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "core/memory.h"
+#include "text/utf8.h"
 
 bool markdown_table_init(struct markdown_table *t, size_t rows, size_t cols, struct error *err) {
     *t = (struct markdown_table){.rows = rows, .cols = cols};
@@ -25,36 +25,6 @@ void markdown_table_free(struct markdown_table *t) {
     free(t->cells);
     free(t->left);
     *t = (struct markdown_table){0};
-}
-
-static utf8proc_ssize_t next_char(const char *s, utf8proc_int32_t *code) {
-    return utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)strnlen(s, 4), code);
-}
-
-char *utf8_clean(const char *s, struct error *err) {
-    char *out = memory_alloc(3 * strlen(s) + 1, 1, "text", err); // U+FFFD is 3 bytes
-    char *end = out;
-    while (out && *s) {
-        utf8proc_int32_t code;
-        utf8proc_ssize_t n = next_char(s, &code);
-        if (n > 0)
-            end = mempcpy(end, s, (size_t)n);
-        else
-            end = stpcpy(end, "\xef\xbf\xbd");
-        s += n > 0 ? n : 1;
-    }
-    return out;
-}
-
-size_t utf8_width(const char *s) {
-    size_t width = 0;
-    while (*s) {
-        utf8proc_int32_t code;
-        utf8proc_ssize_t n = next_char(s, &code);
-        width += n > 0 ? (size_t)utf8proc_charwidth(code) : 1;
-        s += n > 0 ? n : 1;
-    }
-    return width;
 }
 
 bool markdown_table_set(struct markdown_table *t, size_t row, size_t col, const char *text,

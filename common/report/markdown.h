@@ -1,4 +1,4 @@
-// Markdown tables whose columns line up in a terminal too, and text made safe to show.
+// Markdown tables whose columns line up in a terminal too.
 //
 //     | Config | PPL   |        cells are set as plain text: pipes, line ends, control bytes and
 //     |:-------|------:|        broken UTF-8 are taken care of here
@@ -23,11 +23,5 @@ bool markdown_table_set(struct markdown_table *t, size_t row, size_t col, const 
                         struct error *err);
 void markdown_table_print(const struct markdown_table *t, FILE *f);
 void markdown_table_free(struct markdown_table *t);
-
-// A copy of s in which every byte that is not valid UTF-8 became U+FFFD (a model may stop in the
-// middle of a character). The caller frees it.
-char *utf8_clean(const char *s, struct error *err);
-// Columns that s takes in a terminal.
-size_t utf8_width(const char *s);
 
 #endif

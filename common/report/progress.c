@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "core/timer.h"
-#include "report/markdown.h"
+#include "text/utf8.h"
 
 enum { LONGEST_BAR = 32, SHORTEST_BAR = 8, PART = 160 };
 

@@ -35,14 +35,11 @@ void result_row_free(struct result_row *row) {
 }
 
 bool result_table_add(struct result_table *t, struct result_row *row, struct error *err) {
-    if (t->n_rows == t->capacity) {
-        size_t capacity = t->capacity ? 2 * t->capacity : 8;
-        struct result_row *rows = reallocarray(t->rows, capacity, sizeof *rows);
-        if (!rows)
-            return error_set(err, "results: out of memory for %zu rows", capacity);
-        t->rows = rows;
-        t->capacity = capacity;
-    }
+    struct result_row *rows =
+        memory_grow(t->rows, t->n_rows, &t->capacity, sizeof *rows, "results", err);
+    if (!rows)
+        return false;
+    t->rows = rows;
     t->rows[t->n_rows++] = *row;
     row->text = NULL;
     return true;

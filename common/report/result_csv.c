@@ -107,12 +107,11 @@ static bool header_matches(int fd, const char *path, const char *time, struct er
 
 static bool write_whole(int fd, const char *path, const char *text, size_t size, off_t old_size,
                         struct error *err) {
-    errno = ENOSPC;
+    errno = ENOSPC; // what a short write, which sets no error, means
     if (write(fd, text, size) == (ssize_t)size)
         return true;
     error_set(err, "%s: cannot write: %s", path, strerror(errno));
-    if (ftruncate(fd, old_size) != 0) // takes back a half-written row; a pipe has none to take
-        return false;
+    (void)!ftruncate(fd, old_size); // takes back a half-written row; a pipe has none to take
     return false;
 }
 

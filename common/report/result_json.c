@@ -6,8 +6,8 @@
 
 #include "core/file.h"
 #include "io/json.h"
-#include "report/markdown.h"
 #include "report/result_key.h"
+#include "text/utf8.h"
 
 // JSON has no inf and no NaN: a number that was measured and came out so is null.
 static bool add_number(cJSON *object, const char *key, double value, bool whole) {

@@ -6,6 +6,7 @@
 #include "core/memory.h"
 #include "report/markdown.h"
 #include "report/result_key.h"
+#include "text/utf8.h"
 
 enum style {
     STYLE_3,       // three significant digits

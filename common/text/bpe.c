@@ -112,14 +112,11 @@ static void heap_down(uint64_t *heap, size_t n, size_t i, uint64_t value) {
 }
 
 static bool heap_push(struct bpe_work *w, uint64_t value, struct error *err) {
-    if (w->n_heap == w->heap_capacity) {
-        size_t capacity = w->heap_capacity * 2 + 256;
-        uint64_t *heap = realloc(w->heap, capacity * sizeof *heap);
-        if (!heap)
-            return error_set(err, "out of memory for a word of %zu pairs", capacity);
-        w->heap = heap;
-        w->heap_capacity = capacity;
-    }
+    uint64_t *heap =
+        memory_grow(w->heap, w->n_heap, &w->heap_capacity, sizeof *heap, "a long word", err);
+    if (!heap)
+        return false;
+    w->heap = heap;
     size_t i = w->n_heap++;
     for (; i > 0 && w->heap[(i - 1) / 4] > value; i = (i - 1) / 4)
         w->heap[i] = w->heap[(i - 1) / 4];

@@ -1,40 +1,36 @@
 #include "text/bpe_split.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "text/bpe_train.h"
-
-// PCRE2's \s with Unicode properties has U+180E, which the tokenizers library's has not.
-#define SPACES                                                                                     \
-    "\\t-\\r \\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}"       \
-    "\\x{3000}"
+#include "text/byte_level.h"
+#include "text/normalize.h"
+#include "text/pattern.h"
+#include "text/utf8.h"
 
 bool bpe_normalize(const char **text, size_t *size, char **owned, const char *name,
                    struct error *err) {
+    static const struct normalizer nfc = {.kind = NORMALIZER_UNICODE, .compose = true};
+    struct bytes normal = {0};
     *owned = NULL;
-    bool ascii = true;
-    for (size_t i = 0; i < *size; i++)
-        ascii = ascii && !((*text)[i] & 0x80);
-    if (ascii)
+    size_t valid = utf8_valid_prefix(*text, *size);
+    if (valid < *size)
+        return error_set(err, "%s: byte %zu is no character, expected UTF-8 text", name, valid);
+    if (normalizer_is_idle(&nfc, *text, *size))
         return true;
-    utf8proc_uint8_t *normal;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)*text, (utf8proc_ssize_t)*size,
-                                      &normal, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    if (n < 0)
-        return error_set(err, "%s: %s, expected UTF-8 text", name, utf8proc_errmsg(n));
-    *text = *owned = (char *)normal;
-    *size = (size_t)n;
+    if (!normalizer_apply(&nfc, NULL, *text, *size, &normal, err)) {
+        bytes_free(&normal);
+        return false;
+    }
+    *text = *owned = normal.data;
+    *size = normal.size;
     return true;
 }
 
 struct splitter {
-    pcre2_code *code;
-    pcre2_match_data *match;
+    struct pattern pattern;
+    struct pattern_match match;
     bool (*word)(void *user, const char *text, size_t size);
     void *user;
     struct error *err;
@@ -43,12 +39,12 @@ struct splitter {
 // A stretch without special tokens.
 static bool split_plain(struct splitter *s, const char *text, size_t size) {
     for (size_t at = 0; at < size;) {
-        int n =
-            pcre2_match(s->code, (PCRE2_SPTR)text, size, at, PCRE2_NO_UTF_CHECK, s->match, NULL);
-        if (n < 0 && n != PCRE2_ERROR_NOMATCH)
-            return error_set(s->err, "the word pattern failed at byte %zu: PCRE2 error %d", at, n);
-        const PCRE2_SIZE *found = pcre2_get_ovector_pointer(s->match);
-        size_t begin = n < 0 ? size : found[0], end = n < 0 ? size : found[1];
+        bool found;
+        size_t begin, end;
+        if (!pattern_find(&s->pattern, &s->match, text, size, at, &found, &begin, &end, s->err))
+            return false;
+        if (!found)
+            begin = end = size;
         // What the pattern leaves between its matches is a word too.
         if (begin > at && !s->word(s->user, text + at, begin - at))
             return false;
@@ -90,33 +86,18 @@ static bool split_all(struct splitter *s, const char *text, size_t size,
 bool bpe_split(const char *text, size_t size, const char *const *specials, size_t n_specials,
                bool (*word)(void *user, const char *text, size_t size), void *user,
                struct error *err) {
-    static const char pattern[] = BPE_PATTERN(SPACES, "[" SPACES "]", "[^" SPACES "]");
-    int code;
-    PCRE2_SIZE offset;
     struct splitter s = {.word = word, .user = user, .err = err};
-    s.code = pcre2_compile((PCRE2_SPTR)pattern, sizeof pattern - 1, PCRE2_UTF | PCRE2_UCP, &code,
-                           &offset, NULL);
-    if (!s.code)
-        return error_set(err, "the word pattern does not compile: PCRE2 error %d at %zu", code,
-                         offset);
-    // Without JIT (not on every machine) matching is slower and the same.
-    pcre2_jit_compile(s.code, PCRE2_JIT_COMPLETE);
-    s.match = pcre2_match_data_create_from_pattern(s.code, NULL);
-    bool ok = s.match ? split_all(&s, text, size, specials, n_specials)
-                      : error_set(err, "out of memory for the word pattern");
-    pcre2_match_data_free(s.match);
-    pcre2_code_free(s.code);
+    bool ok = pattern_compile(&s.pattern, BPE_PATTERN, false, "the word pattern", err) &&
+              pattern_match_init(&s.match, err) && split_all(&s, text, size, specials, n_specials);
+    pattern_match_free(&s.match);
+    pattern_free(&s.pattern);
     return ok;
 }
 
-static bool stands_for_itself(int byte) {
-    return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-}
-
 unsigned char bpe_byte_of_id(int id) {
-    for (int pass = 1; pass >= 0; pass--)
+    for (int shifted = 0; shifted < 2; shifted++)
         for (int byte = 0; byte < BPE_BYTES; byte++)
-            if (stands_for_itself(byte) == pass && id-- == 0)
+            if ((byte_level_char((unsigned char)byte) != (uint32_t)byte) == shifted && id-- == 0)
                 return (unsigned char)byte;
     return 0;
 }

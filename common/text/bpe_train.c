@@ -8,6 +8,7 @@
 
 #include "core/memory.h"
 #include "text/bpe_split.h"
+#include "text/vocab.h"
 
 struct bpe_word {
     const char *text; // in the training text
@@ -47,32 +48,11 @@ static uint64_t pair_key(int32_t left, int32_t right) {
     return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
 }
 
-// Room for one more item: doubles the array when it is full. Returns the (moved) array or NULL.
-static void *grown(void *items, size_t n, size_t *capacity, size_t item_size, struct error *err) {
-    if (n < *capacity)
-        return items;
-    size_t wanted = *capacity ? *capacity * 2 : 8, bytes;
-    void *moved = size_mul(wanted, item_size, &bytes) ? realloc(items, bytes) : NULL;
-    if (!moved) {
-        error_set(err, "out of memory: %zu items of %zu bytes", wanted, item_size);
-        return NULL;
-    }
-    *capacity = wanted;
-    return moved;
-}
-
-static uint64_t hash_bytes(const void *data, size_t n) {
-    uint64_t h = 14695981039346656037u; // FNV-1a
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ ((const unsigned char *)data)[i]) * 1099511628211u;
-    return h ^ h >> 32;
-}
-
 // ---- words and how often they occur
 
 static uint32_t *word_slot(struct trainer *t, const char *text, size_t size) {
     size_t mask = t->n_word_slots - 1;
-    for (size_t i = hash_bytes(text, size) & mask;; i = (i + 1) & mask) {
+    for (size_t i = text_hash(text, size) & mask;; i = (i + 1) & mask) {
         uint32_t index = t->word_slots[i];
         if (!index)
             return &t->word_slots[i];
@@ -103,8 +83,8 @@ static bool count_word(void *user, const char *text, size_t size) {
         return false;
     uint32_t *slot = word_slot(t, text, size);
     if (!*slot) {
-        struct bpe_word *w =
-            grown(t->words, t->n_words, &t->words_capacity, sizeof *t->words, t->err);
+        struct bpe_word *w = memory_grow(t->words, t->n_words, &t->words_capacity, sizeof *t->words,
+                                         "words", t->err);
         if (!w)
             return false;
         t->words = w;
@@ -119,7 +99,7 @@ static bool count_word(void *user, const char *text, size_t size) {
 
 static struct pair *pair_slot(struct trainer *t, uint64_t key) {
     size_t mask = t->n_pair_slots - 1;
-    size_t i = hash_bytes(&key, sizeof key) & mask;
+    size_t i = text_hash((const char *)&key, sizeof key) & mask;
     while (t->pairs[i].key != PAIR_NONE && t->pairs[i].key != key)
         i = (i + 1) & mask;
     return &t->pairs[i];
@@ -153,7 +133,7 @@ static bool count_pair(struct trainer *t, uint64_t key, int64_t delta, uint32_t 
     p->count += delta;
     if (known || (p->n > 0 && p->words[p->n - 1] == word))
         return true;
-    uint32_t *words = grown(p->words, p->n, &p->capacity, sizeof *words, t->err);
+    uint32_t *words = memory_grow(p->words, p->n, &p->capacity, sizeof *words, "pairs", t->err);
     if (!words)
         return false;
     p->words = words;
@@ -182,7 +162,8 @@ static bool candidate_before(struct candidate a, struct candidate b) {
 }
 
 static bool heap_push(struct trainer *t, struct candidate c) {
-    struct candidate *heap = grown(t->heap, t->n_heap, &t->heap_capacity, sizeof *heap, t->err);
+    struct candidate *heap =
+        memory_grow(t->heap, t->n_heap, &t->heap_capacity, sizeof *heap, "pairs", t->err);
     if (!heap)
         return false;
     t->heap = heap;
@@ -296,7 +277,8 @@ static bool learn(struct trainer *t, struct bpe_trained *b, size_t n_tokens, con
                           : error_set(t->err, "%s: enough text for %zu tokens, expected %zu", name,
                                       b->n_tokens, n_tokens);
         struct bpe_merge m = {(int32_t)(key >> 32), (int32_t)key};
-        struct bpe_merge *merges = grown(b->merges, b->n_merges, &capacity, sizeof *merges, t->err);
+        struct bpe_merge *merges =
+            memory_grow(b->merges, b->n_merges, &capacity, sizeof *merges, "merges", t->err);
         if (!merges)
             return false;
         b->merges = merges;
@@ -363,8 +345,8 @@ bool bpe_train(struct bpe_trained *b, const char *text, size_t size, size_t voca
                struct error *err) {
     *b = (struct bpe_trained){0};
     if (n_specials > BPE_MAX_SPECIALS || vocab < BPE_BYTES + n_specials || vocab > BPE_MAX_VOCAB)
-        return error_set(err, "a vocabulary of %zu with %zu special tokens: expected %d to %d",
-                         vocab, n_specials, BPE_BYTES + (int)n_specials, BPE_MAX_VOCAB);
+        return error_set(err, "%s: a vocabulary of %zu with %zu special tokens: expected %d to %d",
+                         name, vocab, n_specials, BPE_BYTES + (int)n_specials, BPE_MAX_VOCAB);
     struct trainer t = {.err = err};
     char *normal = NULL;
     bool ok = bpe_normalize(&text, &size, &normal, name, err) &&

@@ -1,33 +1,22 @@
 #include <stdio.h>
-#include <string.h>
 
 #include "core/file.h"
-#include "core/memory.h"
 #include "text/bpe_split.h"
 #include "text/bpe_train.h"
+#include "text/byte_level.h"
+#include "text/utf8.h"
 
-// The printable stand-in of each byte.
-static void stand_ins(int *code_points) {
-    for (int id = 0; id < BPE_BYTES; id++) {
-        int byte = bpe_byte_of_id(id);
-        // The first 188 ids are the bytes that stand for themselves.
-        code_points[byte] = id < 188 ? byte : 0x100 + id - 188;
-    }
-}
-
-static void write_character(FILE *f, int c) {
+static void write_character(FILE *f, uint32_t c) {
+    char utf8[4];
     if (c == '"' || c == '\\')
-        fprintf(f, "\\%c", c);
-    else if (c < 0x80)
-        fputc(c, f);
-    else
-        fprintf(f, "%c%c", 0xc0 | c >> 6, 0x80 | (c & 0x3f));
+        fputc('\\', f);
+    fwrite(utf8, 1, utf8_write(c, utf8), f);
 }
 
-static void write_token(FILE *f, const struct bpe_token *t, const int *code_points) {
+static void write_token(FILE *f, const struct bpe_token *t) {
     fputc('"', f);
     for (size_t i = 0; i < t->size; i++)
-        write_character(f, code_points[t->bytes[i]]);
+        write_character(f, byte_level_char(t->bytes[i]));
     fputc('"', f);
 }
 
@@ -54,7 +43,7 @@ static void write_head(FILE *f, size_t first_special, const char *const *special
           "    \"type\": \"Sequence\",\n    \"pretokenizers\": [\n"
           "      {\"type\": \"Split\", \"pattern\": {\"Regex\": ",
           f);
-    write_string(f, BPE_PATTERN("\\s", "\\s", "\\S"));
+    write_string(f, BPE_PATTERN);
     const char *byte_level = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
                              "\"trim_offsets\": false, \"use_regex\": false}";
     fprintf(f,
@@ -64,8 +53,6 @@ static void write_head(FILE *f, size_t first_special, const char *const *special
 }
 
 static void write_model(FILE *f, const struct bpe_trained *b) {
-    int code_points[BPE_BYTES];
-    stand_ins(code_points);
     fputs("  \"model\": {\n    \"type\": \"BPE\",\n    \"dropout\": null,\n"
           "    \"unk_token\": null,\n    \"continuing_subword_prefix\": \"\",\n"
           "    \"end_of_word_suffix\": \"\",\n    \"fuse_unk\": false,\n"
@@ -73,15 +60,15 @@ static void write_model(FILE *f, const struct bpe_trained *b) {
           f);
     for (size_t i = 0; i < b->n_tokens; i++) {
         fputs(i ? ",\n      " : "\n      ", f);
-        write_token(f, &b->tokens[i], code_points);
+        write_token(f, &b->tokens[i]);
         fprintf(f, ": %zu", i);
     }
     fputs("\n    },\n    \"merges\": [", f);
     for (size_t i = 0; i < b->n_merges; i++) {
         fputs(i ? ",\n      [" : "\n      [", f);
-        write_token(f, &b->tokens[b->merges[i].left], code_points);
+        write_token(f, &b->tokens[b->merges[i].left]);
         fputs(", ", f);
-        write_token(f, &b->tokens[b->merges[i].right], code_points);
+        write_token(f, &b->tokens[b->merges[i].right]);
         fputc(']', f);
     }
     fputs("\n    ]\n  }\n}\n", f);

@@ -48,9 +48,7 @@ bool normalizer_is_idle(const struct normalizer *n, const char *text, size_t siz
         return false;
     size_t i = 0;
     while (i < size) {
-        uint64_t eight;
-        while (i + 8 <= size && (memcpy(&eight, text + i, 8), !(eight & 0x8080808080808080u)))
-            i += 8;
+        i = utf8_skip_ascii(text, size, i);
         if (i == size)
             break;
         if ((text[i] & 0x80) && !is_inert(n, utf8_code(text + i)))

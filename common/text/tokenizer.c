@@ -1,6 +1,8 @@
 // Questions to a tokenizer, and the list of ids.
 #include "text/tokenizer_internal.h"
 
+#include "core/memory.h"
+
 void token_list_free(struct token_list *list) {
     free(list->ids);
     *list = (struct token_list){0};
@@ -8,12 +10,10 @@ void token_list_free(struct token_list *list) {
 
 bool token_list_push(struct token_list *list, int32_t id, struct error *err) {
     if (list->n == list->capacity) {
-        size_t capacity = list->capacity * 2 + 64;
-        int32_t *ids = realloc(list->ids, capacity * sizeof *ids);
+        int32_t *ids = memory_grow(list->ids, list->n, &list->capacity, sizeof *ids, "tokens", err);
         if (!ids)
-            return error_set(err, "out of memory for %zu tokens", capacity);
+            return false;
         list->ids = ids;
-        list->capacity = capacity;
     }
     list->ids[list->n++] = id;
     return true;

@@ -26,7 +26,7 @@ static bool map_bytes(const struct tokenizer *t, const char *text, size_t size, 
     size_t before = out->size;
     for (size_t i = 0; i < size; i += utf8_size(text[i])) {
         uint32_t c = utf8_code(text + i);
-        if (c >= 0x144 || t->alphabet[c] < 0) {
+        if (c >= BYTE_LEVEL_END || t->alphabet[c] < 0) {
             out->size = before; // not of this alphabet: the token is text as it stands
             return bytes_append(out, text, size, err);
         }

@@ -36,9 +36,8 @@ struct encoder {
     uint32_t generation;       // changes when a text that the cache points into is freed
 };
 
-static bool push_symbol(struct encoder *e, int32_t id) {
+static void push_symbol(struct encoder *e, int32_t id) {
     e->symbols[e->n_symbols++] = (uint32_t)id;
-    return true;
 }
 
 // ids of bytes that are no symbol: byte fallback if every byte has a token, else the unknown token.

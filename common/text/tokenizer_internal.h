@@ -1,10 +1,11 @@
-// What a tokenizer is made of. Only the tokenizer_*.c files see this.
+// What a tokenizer is made of. Only tokenizer*.c and chat.c see this.
 #ifndef NIBBLE_TEXT_TOKENIZER_INTERNAL_H
 #define NIBBLE_TEXT_TOKENIZER_INTERNAL_H
 
 #include "io/json.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/byte_level.h"
 #include "text/normalize.h"
 #include "text/pattern.h"
 #include "text/tokenizer.h"
@@ -57,10 +58,10 @@ struct tokenizer {
     struct bpe merges;
     struct bpe joins; // (last character of left, first of right) for every merge; may be empty
     bool byte_level, byte_fallback, fuse_unk, ignore_merges;
-    int32_t unk;             // or -1
-    int32_t byte_ids[256];   // symbol of a byte: byte-level, or the <0x0A> of byte fallback; or -1
-    int32_t ascii_ids[128];  // symbol of an ASCII character, or -1
-    int16_t alphabet[0x144]; // byte that a byte-level character stands for, or -1
+    int32_t unk;            // or -1
+    int32_t byte_ids[256];  // symbol of a byte: byte-level, or the <0x0A> of byte fallback; or -1
+    int32_t ascii_ids[128]; // symbol of an ASCII character, or -1
+    int16_t alphabet[BYTE_LEVEL_END]; // byte that a byte-level character stands for, or -1
 
     struct added_token *added;
     size_t n_added;
@@ -78,9 +79,6 @@ struct tokenizer {
     char *bos_text, *eos_text; // as chat templates write them; NULL if the configuration has none
     char *chat_template;
 };
-
-// Bytes 0x21-0x7E, 0xA1-0xAC, 0xAE-0xFF stand for themselves, the other 68 for U+0100 … U+0143.
-uint32_t byte_level_char(unsigned char byte);
 
 // The added token of this id, or NULL.
 const struct added_token *added_token_of(const struct tokenizer *t, int32_t id);

@@ -56,6 +56,8 @@ static cJSON *read_merges_txt(const char *path, struct error *err) {
 static cJSON *old_added_tokens(const cJSON *config, const cJSON *vocab) {
     cJSON *list = cJSON_CreateArray();
     const cJSON *known = json_get(config, "added_tokens_decoder"), *item;
+    if (!cJSON_IsObject(known)) // a list has no keys, which are the ids
+        known = NULL;
     cJSON_ArrayForEach (item, known) {
         cJSON *token = cJSON_Duplicate(item, true);
         cJSON_AddNumberToObject(token, "id", strtod(item->string, NULL));

@@ -6,14 +6,6 @@
 #include "core/memory.h"
 #include "text/utf8.h"
 
-uint32_t byte_level_char(unsigned char byte) {
-    bool printable = (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-    if (printable)
-        return byte;
-    // The others in byte order: 0x00-0x20, 0x7F-0xA0, 0xAD.
-    return 0x100u + (byte <= 0x20 ? byte : byte <= 0xa0 ? byte - 0x7fu + 0x21u : 0x43u);
-}
-
 static bool read_vocab(struct tokenizer *t, const cJSON *model, const char *name,
                        struct error *err) {
     const cJSON *vocab = json_get(model, "vocab"), *item;
@@ -108,7 +100,7 @@ static bool read_merges(struct tokenizer *t, const cJSON *model, const char *nam
 }
 
 static void find_symbols(struct tokenizer *t) {
-    for (int i = 0; i < 0x144; i++)
+    for (int i = 0; i < BYTE_LEVEL_END; i++)
         t->alphabet[i] = -1;
     for (int i = 0; i < 256; i++) {
         char text[8];

@@ -8,6 +8,9 @@
 static const char GPT2_PATTERN[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+|"
                                    " ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+// Real files have a few. Every step may lengthen the text and is a call within the one before.
+enum { MAX_STEPS = 64 };
+
 static const char *part_type(const cJSON *part) {
     const char *type = cJSON_GetStringValue(json_get(part, "type"));
     return type ? type : "";
@@ -49,10 +52,14 @@ static bool read_pattern(struct pattern *p, const cJSON *part, const char *name,
 }
 
 static struct normalizer *add_normalizer(struct tokenizer *t, enum normalizer_kind kind,
-                                         struct error *err) {
+                                         const char *name, struct error *err) {
+    if (t->n_normalizers == MAX_STEPS) {
+        error_set(err, "%s: more than %d normalizers", name, MAX_STEPS);
+        return NULL;
+    }
     struct normalizer *list = realloc(t->normalizers, (t->n_normalizers + 1) * sizeof *list);
     if (!list) {
-        error_set(err, "out of memory for a normalizer");
+        error_set(err, "%s: out of memory for a normalizer", name);
         return NULL;
     }
     t->normalizers = list;
@@ -80,32 +87,36 @@ bool tokenizer_read_normalizer(struct tokenizer *t, const cJSON *part, const cha
     for (unsigned i = 0; i < 4; i++) {
         if (strcmp(type, forms[i]) != 0)
             continue;
-        struct normalizer *n = add_normalizer(t, NORMALIZER_UNICODE, err);
+        struct normalizer *n = add_normalizer(t, NORMALIZER_UNICODE, name, err);
         if (n)
             n->compose = i & 1, n->compatible = i & 2;
         return n;
     }
     if (strcmp(type, "Prepend") == 0) {
-        struct normalizer *n = add_normalizer(t, NORMALIZER_PREPEND, err);
+        struct normalizer *n = add_normalizer(t, NORMALIZER_PREPEND, name, err);
         return n && read_content(&n->content, part, "prepend", name, err);
     }
     if (strcmp(type, "Replace") == 0) {
-        struct normalizer *n = add_normalizer(t, NORMALIZER_REPLACE, err);
+        struct normalizer *n = add_normalizer(t, NORMALIZER_REPLACE, name, err);
         return n && read_content(&n->content, part, "content", name, err) &&
                read_pattern(&n->pattern, part, name, err);
     }
     return unknown_part("normalizer", part, name, err);
 }
 
-static struct splitter *add_splitter(struct tokenizer *t, enum splitter_kind kind,
+static struct splitter *add_splitter(struct tokenizer *t, enum splitter_kind kind, const char *name,
                                      struct error *err) {
     if (t->byte_level) {
-        error_set(err, "a pre-tokenizer after ByteLevel is not supported");
+        error_set(err, "%s: a pre-tokenizer after ByteLevel is not supported", name);
+        return NULL;
+    }
+    if (t->n_splitters == MAX_STEPS) {
+        error_set(err, "%s: more than %d steps of the pre-tokenizer", name, MAX_STEPS);
         return NULL;
     }
     struct splitter *list = realloc(t->splitters, (t->n_splitters + 1) * sizeof *list);
     if (!list) {
-        error_set(err, "out of memory for a pre-tokenizer");
+        error_set(err, "%s: out of memory for a pre-tokenizer", name);
         return NULL;
     }
     t->splitters = list;
@@ -116,7 +127,7 @@ static struct splitter *add_splitter(struct tokenizer *t, enum splitter_kind kin
 static bool add_pattern_splitter(struct tokenizer *t, const char *pattern, bool literal,
                                  enum split_behavior behavior, const char *name,
                                  struct error *err) {
-    struct splitter *s = add_splitter(t, SPLITTER_PATTERN, err);
+    struct splitter *s = add_splitter(t, SPLITTER_PATTERN, name, err);
     if (!s)
         return false;
     s->behavior = behavior;
@@ -124,8 +135,8 @@ static bool add_pattern_splitter(struct tokenizer *t, const char *pattern, bool 
 }
 
 static bool add_content_splitter(struct tokenizer *t, enum splitter_kind kind, const char *content,
-                                 struct error *err) {
-    struct splitter *s = add_splitter(t, kind, err);
+                                 const char *name, struct error *err) {
+    struct splitter *s = add_splitter(t, kind, name, err);
     return s && (s->content = memory_strdup(content, err));
 }
 
@@ -151,7 +162,7 @@ static bool read_behavior(enum split_behavior *behavior, const cJSON *part, cons
 
 static bool read_split(struct tokenizer *t, const cJSON *part, const char *name,
                        struct error *err) {
-    struct splitter *s = add_splitter(t, SPLITTER_PATTERN, err);
+    struct splitter *s = add_splitter(t, SPLITTER_PATTERN, name, err);
     return s && read_behavior(&s->behavior, part, name, err) &&
            json_get_bool(part, "invert", &s->invert, name, err) &&
            read_pattern(&s->pattern, part, name, err);
@@ -177,7 +188,7 @@ static bool read_byte_level(struct tokenizer *t, const cJSON *part, const char *
     bool prefix = true, regex = true;
     if (!json_get_bool(part, "add_prefix_space", &prefix, name, err) ||
         !json_get_bool(part, "use_regex", &regex, name, err) ||
-        (prefix && !add_content_splitter(t, SPLITTER_PREFIX, " ", err)) ||
+        (prefix && !add_content_splitter(t, SPLITTER_PREFIX, " ", name, err)) ||
         (regex && !add_pattern_splitter(t, GPT2_PATTERN, false, SPLIT_ISOLATED, name, err)))
         return false;
     t->byte_level = true;
@@ -211,11 +222,11 @@ static bool read_metaspace(struct tokenizer *t, const cJSON *part, const char *n
                            struct error *err) {
     struct metaspace m;
     if (!read_metaspace_fields(&m, part, name, err) ||
-        !add_content_splitter(t, SPLITTER_SPACES, m.replacement, err))
+        !add_content_splitter(t, SPLITTER_SPACES, m.replacement, name, err))
         return false;
     enum splitter_kind kind =
         strcmp(m.scheme, "first") == 0 ? SPLITTER_PREFIX_FIRST : SPLITTER_PREFIX;
-    if (strcmp(m.scheme, "never") != 0 && !add_content_splitter(t, kind, m.replacement, err))
+    if (strcmp(m.scheme, "never") != 0 && !add_content_splitter(t, kind, m.replacement, name, err))
         return false;
     return !m.split ||
            add_pattern_splitter(t, m.replacement, true, SPLIT_MERGED_WITH_NEXT, name, err);
@@ -279,7 +290,7 @@ static bool read_decoder_strip(struct decoder *d, const cJSON *part, const char 
     int64_t start = 0, stop = 0;
     const char *content = cJSON_GetStringValue(json_get(part, "content"));
     if (!content || !*content || strlen(content) >= sizeof d->strip)
-        return missing("Strip", "content' of one character in '", name, err);
+        return error_set(err, "%s: decoder: Strip has no 'content' of one character", name);
     if (!json_get_int(part, "start", 0, 1 << 20, &start, name, err) ||
         !json_get_int(part, "stop", 0, 1 << 20, &stop, name, err))
         return false;

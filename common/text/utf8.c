@@ -51,9 +51,7 @@ unsigned utf8_write(uint32_t code, char *out) {
 size_t utf8_valid_prefix(const char *text, size_t size) {
     size_t i = 0;
     while (i < size) {
-        uint64_t eight;
-        while (i + 8 <= size && (memcpy(&eight, text + i, 8), !(eight & 0x8080808080808080u)))
-            i += 8;
+        i = utf8_skip_ascii(text, size, i);
         if (i == size)
             break;
         struct utf8_char c = utf8_read(text + i, size - i);
@@ -77,6 +75,24 @@ bool utf8_repair(struct bytes *out, const char *text, size_t size, struct error 
         text += valid, size -= valid;
     }
     return true;
+}
+
+char *utf8_clean(const char *s, struct error *err) {
+    struct bytes out = {0};
+    if (utf8_repair(&out, s, strlen(s), err) && bytes_append(&out, "", 1, err))
+        return out.data;
+    bytes_free(&out);
+    return NULL;
+}
+
+size_t utf8_width(const char *s) {
+    size_t width = 0;
+    while (*s) {
+        struct utf8_char c = utf8_read(s, strnlen(s, 4));
+        width += c.valid ? (size_t)utf8proc_charwidth((utf8proc_int32_t)c.code) : 1;
+        s += c.size;
+    }
+    return width;
 }
 
 bool utf8_is_space(uint32_t c) {

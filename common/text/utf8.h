@@ -1,4 +1,4 @@
-// UTF-8, as much of it as a tokenizer needs.
+// UTF-8, as much of it as tokenizers and tables need.
 //
 //     U+0000 … U+007F      0xxxxxxx
 //     U+0080 … U+07FF      110xxxxx 10xxxxxx
@@ -34,10 +34,23 @@ unsigned utf8_size(char first);
 // Writes the character to out[0..4), returns its bytes.
 unsigned utf8_write(uint32_t code, char *out);
 
+// The first place from `at` on that may hold something other than ASCII: texts are mostly ASCII,
+// and eight bytes at a time it is passed over at memory speed.
+static inline size_t utf8_skip_ascii(const char *text, size_t size, size_t at) {
+    uint64_t eight;
+    while (at + 8 <= size && (memcpy(&eight, text + at, 8), !(eight & 0x8080808080808080u)))
+        at += 8;
+    return at;
+}
+
 // How many leading bytes of the text are valid.
 size_t utf8_valid_prefix(const char *text, size_t size);
 // Appends the text with everything invalid replaced.
 bool utf8_repair(struct bytes *out, const char *text, size_t size, struct error *err);
+// The same for a string (a model may stop in the middle of a character). The caller frees it.
+char *utf8_clean(const char *s, struct error *err);
+// Columns that s takes in a terminal; what is invalid takes one.
+size_t utf8_width(const char *s);
 
 bool utf8_is_space(uint32_t code); // Unicode's White_Space, \s in a regular expression
 bool utf8_is_word(uint32_t code);  // \w: letters, marks, digits, connectors

@@ -10,7 +10,7 @@ void vocab_free(struct vocab *v) {
 
 uint64_t text_hash(const char *text, size_t size) {
     uint64_t h = 0xcbf29ce484222325u;
-    for (; size >= 8; text += 8, size -= 8) { // eight bytes a step instead of FNV's one
+    for (; size >= 8; text += 8, size -= 8) {
         uint64_t eight;
         memcpy(&eight, text, 8);
         h = (h ^ eight) * 0x9e3779b97f4a7c15u;

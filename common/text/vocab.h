@@ -1,5 +1,5 @@
-// Token strings and their ids, both ways: a hash table (open addressing, FNV-1a) over strings that
-// lie one behind the other in one buffer.
+// Token strings and their ids, both ways: a hash table (open addressing) over strings that lie one
+// behind the other in one buffer.
 #ifndef NIBBLE_TEXT_VOCAB_H
 #define NIBBLE_TEXT_VOCAB_H
 
@@ -30,6 +30,7 @@ int32_t vocab_find(const struct vocab *v, const char *text, size_t size); // -1 
 // The string with this id, or NULL.
 const char *vocab_text(const struct vocab *v, int32_t id, size_t *size);
 
+// FNV-1a, but eight bytes a step while there are eight.
 uint64_t text_hash(const char *text, size_t size);
 
 #endif

@@ -43,8 +43,8 @@ struct attention_task attention_task_of(const struct attention_shape *s, const f
     return t;
 }
 
-// p[0..visible) = e^(scale (p - max)), zero from there to n. Returns their sum and log Σ e^(scale
-// p).
+// p[0..visible) = e^(scale (p - max)), zero from there to n. Returns their sum; *log_sum gets
+// log Σ e^(scale p).
 TRAIN_ROW static float exponentials(float *p, size_t visible, size_t n, float scale,
                                     float *log_sum) {
     float max = max_fast(p, visible), sum = 0.0f;

@@ -1,9 +1,9 @@
 // One transformer block, forward and backward:
 //
-//     x ─┬─ norm1 ─ q k v ─ bias, norm, rotate ─ attention ─ o ─ + ─┬─ norm2 ─ gate up ─ swiglu ─
-//     down ─ + ─ out
+//     x ─┬─ norm1 ─ q k v ─ bias, norm, rotate ─ attention ─ o ─ + ─ mid
 //        └───────────────────────────────────────────────────────┘
-//        └──────────────────────────────────┘
+//     mid ─┬─ norm2 ─ gate up ─ swiglu ─ down ─ + ─ out
+//          └────────────────────────────────────┘
 //
 // Backward walks the same line from the right: each part takes the gradient of its output, adds the
 // gradients of its weights, and gives the gradient of its input. The residual lines carry the

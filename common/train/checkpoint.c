@@ -137,9 +137,10 @@ static bool import_param(struct network *net, const struct train_param *param,
                          dtype_name(t->dtype));
     if (t->bytes != param->size * dtype_size(t->dtype) || t->n_dims != param->n_dims ||
         t->shape[0] != param->shape[0])
-        return error_set(err, "%s: '%s' has %d dimensions, %zu bytes; expected %d and %zu", folder,
-                         param->name, t->n_dims, t->bytes, param->n_dims,
-                         param->size * dtype_size(t->dtype));
+        return error_set(err,
+                         "%s: '%s' has %d dimensions, %zu rows, %zu bytes; expected %d, %zu, %zu",
+                         folder, param->name, t->n_dims, t->shape[0], t->bytes, param->n_dims,
+                         param->shape[0], param->size * dtype_size(t->dtype));
     dtype_to_f32(t->dtype, t->data, param->size, net->values + param->offset);
     return true;
 }

@@ -62,16 +62,17 @@ static void attend_ref(double *out, const double *q, const double *k, const doub
         out[i] /= sum;
 }
 
+// x [T, H], k and v [T, B D], the others one row.
 struct ref_memory {
-    double *x, *n, *q, *k, *v, *out, *gate, *up,
-        *logits; // x [T, H], k and v [T, B D], others a row
+    double *x, *n, *q, *k, *v, *out, *gate, *up, *logits;
 };
+
+#define W(kind) layer_weight(p, values, layer, TRAIN_##kind)
 
 static void attention_ref(const struct train_shape *s, const struct train_params *p,
                           const double *values, size_t layer, size_t t, struct ref_memory *m) {
     size_t H = s->hidden, A = s->n_heads, B = s->n_kv_heads, D = s->head_dim;
     double *x = m->x + t * H, *k = m->k + t * B * D, *v = m->v + t * B * D;
-#define W(kind) layer_weight(p, values, layer, TRAIN_##kind)
     norm_ref(m->n, x, W(NORM1), H, s->norm_eps);
     linear_ref(m->q, m->n, W(Q), W(Q_BIAS), A * D, H, false);
     linear_ref(k, m->n, W(K), W(K_BIAS), B * D, H, false);
@@ -98,8 +99,8 @@ static void mlp_ref(const struct train_shape *s, const struct train_params *p, c
     for (size_t i = 0; i < I; i++)
         m->up[i] *= m->gate[i] / (1.0 + exp(-m->gate[i]));
     linear_ref(m->x + t * H, m->up, W(DOWN), NULL, H, I, true);
-#undef W
 }
+#undef W
 
 static double token_loss_ref(const struct train_shape *s, const struct train_params *p,
                              const double *values, const double *x, int32_t target,

@@ -5,81 +5,53 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "core/memory.h"
-#include "io/json.h"
+#include "model/arch.h"
+#include "model/config.h"
 
-// Larger than anything this trainer will meet, small enough that products of two stay far from
-// 2^64.
-enum { MAX_SIZE = 1 << 20, MAX_LAYERS = 1024 };
+enum { LARGEST_CONFIG = 1 << 20 };
 
-struct size_key {
-    const char *key;
-    size_t *out;
-    int64_t max;
-};
-
-static bool read_sizes(const cJSON *json, const struct size_key *keys, size_t n, const char *path,
-                       struct error *err) {
-    for (size_t i = 0; i < n; i++) {
-        int64_t value = (int64_t)*keys[i].out;
-        if (!json_get_int(json, keys[i].key, 1, keys[i].max, &value, path, err))
-            return false;
-        if (value == 0)
-            return error_set(err, "%s: '%s' is missing", path, keys[i].key);
-        *keys[i].out = (size_t)value;
-    }
-    return true;
-}
-
-static bool read_shape(struct train_shape *s, const cJSON *json, const char *path,
-                       struct error *err) {
-    struct size_key keys[] = {{"hidden_size", &s->hidden, MAX_SIZE},
-                              {"intermediate_size", &s->intermediate, MAX_SIZE},
-                              {"num_hidden_layers", &s->n_layers, MAX_LAYERS},
-                              {"num_attention_heads", &s->n_heads, MAX_SIZE},
-                              {"vocab_size", &s->vocab, MAX_SIZE}};
-    s->max_context = 512;
-    struct size_key optional[] = {{"num_key_value_heads", &s->n_kv_heads, MAX_SIZE},
-                                  {"head_dim", &s->head_dim, 1024},
-                                  {"max_position_embeddings", &s->max_context, MAX_SIZE}};
-    const char *type = "qwen2";
-    if (!read_sizes(json, keys, sizeof keys / sizeof *keys, path, err))
-        return false;
-    s->n_kv_heads = s->n_heads;
-    s->head_dim = s->hidden / s->n_heads ? s->hidden / s->n_heads : 1;
-    s->norm_eps = 1e-6;
-    s->rope_theta = 10000.0;
-    s->tied = true;
-    s->eos = -1;
-    const cJSON *rope = json_get(json, "rope_parameters");
-    if (!read_sizes(json, optional, sizeof optional / sizeof *optional, path, err) ||
-        !json_get_string(json, "model_type", &type, path, err) ||
-        !json_get_number(json, "rms_norm_eps", &s->norm_eps, path, err) ||
-        !json_get_number(json, "rope_theta", &s->rope_theta, path, err) ||
-        !json_get_number(rope, "rope_theta", &s->rope_theta, path, err) ||
-        !json_get_int(json, "eos_token_id", 0, MAX_SIZE, &s->eos, path, err) ||
-        !json_get_bool(json, "tie_word_embeddings", &s->tied, path, err))
-        return false;
-    s->qk_norm = strcmp(type, "qwen3") == 0;
-    s->qkv_bias = !s->qk_norm;
-    if (s->qkv_bias && strcmp(type, "qwen2") != 0)
-        return error_set(err, "%s: 'model_type' is '%s', expected qwen2 or qwen3", path, type);
-    if (s->n_heads % s->n_kv_heads || s->head_dim % 2)
-        return error_set(err,
-                         "%s: %zu heads of %zu for %zu key/value heads: expected an even head "
-                         "size and a whole number of heads for each",
-                         path, s->n_heads, s->head_dim, s->n_kv_heads);
-    if (!(s->norm_eps > 0 && s->norm_eps < 1) || !(s->rope_theta >= 1 && s->rope_theta < 1e12))
+// What the forward pass can run but the backward pass does not know is refused, not left out.
+static bool check_config(const struct model_config *c, const char *path, struct error *err) {
+    bool qwen2 = strcmp(c->arch->name, "qwen2") == 0, qwen3 = strcmp(c->arch->name, "qwen3") == 0;
+    if (!qwen2 && !qwen3)
+        return error_set(err, "%s: architecture '%s', expected qwen2 or qwen3", path,
+                         c->arch->name);
+    if (c->rope.kind != ROPE_DEFAULT || c->sliding_window || c->output_bias || c->mlp_bias)
+        return error_set(
+            err, "%s: rope scaling, sliding windows and biases beyond Qwen2's are not trained",
+            path);
+    if (!(c->norm_eps > 0) || c->rope.theta < 1 || c->rope.theta >= 1e12)
         return error_set(err, "%s: rms_norm_eps %g or rope_theta %g is out of range", path,
-                         s->norm_eps, s->rope_theta);
+                         (double)c->norm_eps, c->rope.theta);
     return true;
 }
 
 bool train_shape_read(struct train_shape *s, const char *path, struct error *err) {
-    memset(s, 0, sizeof *s);
-    cJSON *json = json_parse_file(path, err);
-    bool ok = json && read_shape(s, json, path, err);
-    cJSON_Delete(json);
+    struct model_config c;
+    size_t size;
+    char *json = file_read(path, LARGEST_CONFIG, &size, err);
+    bool ok = json && model_config_parse(&c, json, size, path, err);
+    free(json);
+    if (!ok)
+        return false;
+    *s = (struct train_shape){
+        .hidden = c.hidden,
+        .intermediate = c.intermediate,
+        .n_layers = c.n_layers,
+        .n_heads = c.n_heads,
+        .n_kv_heads = c.n_kv_heads,
+        .head_dim = c.head_dim,
+        .vocab = c.vocab,
+        .max_context = c.max_context,
+        .norm_eps = (double)c.norm_eps,
+        .rope_theta = c.rope.theta,
+        .qkv_bias = c.attention_bias,
+        .qk_norm = c.qk_norm,
+        .tied = c.tied,
+        .eos = c.n_eos ? c.eos[0] : -1,
+    };
+    ok = check_config(&c, path, err);
+    model_config_free(&c);
     return ok;
 }
 

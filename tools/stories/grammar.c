@@ -79,7 +79,7 @@ static bool value_free(const struct story *s, char name, struct value v) {
 }
 
 static void set_one(struct story *s, char name) {
-    int candidates[64];
+    int candidates[LIST_MAX_WORDS];
     uint32_t n = 0;
     struct value v = {.list = variable_list(name)};
     for (v.index = 0; v.index < (int)world_lists[v.list].n; v.index++)

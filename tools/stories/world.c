@@ -217,8 +217,10 @@ static const struct word sounds[] = {
     {"thunder rumbled", 0},
 };
 
+// The array of -1 elements stops the compiler at a list of more than LIST_MAX_WORDS.
+#define COUNT(words) (sizeof words / sizeof words[0])
 #define LIST(name, words)                                                                          \
-    { name, words, sizeof words / sizeof words[0] }
+    { name, words, COUNT(words) + 0 * sizeof(char[COUNT(words) <= LIST_MAX_WORDS ? 1 : -1]) }
 const struct list world_lists[LIST_COUNT] = {
     [LIST_NONE] = {"", NULL, 0},
     [LIST_PERSON] = LIST("person", persons),

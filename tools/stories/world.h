@@ -38,6 +38,7 @@ enum list_id {
     LIST_SOUND,
     LIST_COUNT
 };
+enum { LIST_MAX_WORDS = 64 };
 
 struct word {
     const char *base, *alt;

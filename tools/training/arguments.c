@@ -33,8 +33,8 @@ static const char usage[] =
     "  --threads N       [all cores]      --quiet, --help\n"
     "With OMP_WAIT_POLICY=passive in the environment threads don't wait busily: on a machine with\n"
     "other work to do, four times as fast.\n"
-    "  train --config data/train/config.json --data data/train/stories.txt \\\n"
-    "        --tokenizer data/train --out data/model --tokens 30000000\n";
+    "  train --config tools/bundled-model.json --data data/train/stories.txt \\\n"
+    "        --tokenizer data/model --out data/model --tokens 30000000\n";
 
 enum kind { TEXT, WHOLE, NUMBER, SWITCH };
 
@@ -68,8 +68,8 @@ static double parse_number(const struct flag *f, const char *text) {
     bool whole = f->kind == WHOLE;
     if (end != text && !*end && x >= f->min && x <= f->max && (!whole || x == floor(x)))
         return x;
-    snprintf(message, sizeof message, "--%s '%.32s': expected %s from %g to %g", f->name, text,
-             whole ? "a whole number" : "a number", f->min, f->max);
+    snprintf(message, sizeof message, "--%s '%.32s': expected %s from %.10g to %.10g", f->name,
+             text, whole ? "a whole number" : "a number", f->min, f->max);
     refuse(message);
 }
 
