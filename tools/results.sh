@@ -2,6 +2,7 @@
 # Regenerates results/ on this machine: the bundled model's tables, rows and figures, and, if `make
 # synth` has written it, the 3 B-shaped checkpoint's sizes and speeds.
 set -eu
+trap 'rm -f results/*/*.md.new' EXIT
 cd "$(dirname "$0")/.."
 prompt="Victor was given eight figs at the post office."
 

@@ -32,8 +32,9 @@ const char *hub_repo_of(const char *name);
 
 // The folder of the model's snapshot, downloading what is missing (config, tokenizer, weights; not
 // the repository's other formats). Honours HF_ENDPOINT, HF_TOKEN (or $HF_HOME/token) and
-// HF_HUB_OFFLINE. The caller frees it. Errors name the URL and the way out (HF_TOKEN for gated
-// models, waiting for 429, HF_HUB_OFFLINE).
+// HF_HUB_OFFLINE. A complete snapshot is used as it is, without asking for a newer one. The caller
+// frees it. Errors name the URL and the way out (HF_TOKEN for gated models, waiting for 429,
+// HF_HUB_OFFLINE).
 char *hub_resolve(const char *name, hub_progress *progress, void *user, struct error *err);
 
 #endif
