@@ -37,7 +37,7 @@ TEST_SOURCES := $(sort $(wildcard tests/*.c))
 TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o)
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 60
-DOCS := README.md ROADMAP.md $(sort $(wildcard notebooks-md/*.md))
+DOCS := README.md ROADMAP.md data/README.md $(sort $(wildcard notebooks-md/*.md))
 SHAPE ?= qwen2.5-3b
 # A filter that matches nothing, or a file that lost its tests, must not pass for success.
 MIN_TESTS := 1
