@@ -1,7 +1,7 @@
 // The operations a forward pass is made of, on arrays: nothing here knows a model.
 //
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
-// version. The fast versions are written once over vectors of 16 floats and compiled for each
+// version. The fast versions are written once over vectors (simd.h) and compiled for each
 // instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA: scalar, avx2,
 // avx512). Work is split over OpenMP threads by output elements, so that the results do not depend on
 // the number of threads. Dimension letters: core/tensor.h.
@@ -107,7 +107,7 @@ struct attention_query {
 
 // out[t, a, :] = Σ_p softmax_p(q[t, a, :]·k[p, b, :] * scale) v[p, b, :], b = a / (A / B), causal.
 // q, out: [m, n_heads * d]. Queries that share a cache and lie next to each other are processed in
-// blocks that read each key once. scratch is owned by the function.
+// blocks that read each key once.
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale);
 void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
