@@ -102,6 +102,8 @@ test: setup
 	@$(MAKE) --no-print-directory docs-check
 	@tests/run.sh $(BUILD)/nibble-tests $(MIN_TESTS)
 
+check: test
+
 # -O1: sanitized -O3 kernels take minutes to compile and find no more.
 san: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/san CFLAGS="-O1 -g" \

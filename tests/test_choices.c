@@ -36,6 +36,8 @@ Test(choices, bad_lines_are_named) {
         {"{\"context\":\"A\",\"choices\":[\"b\",7],\"answer\":0}", "a choice is no text"},
         {"{\"context\":\"A\",\"choices\":[\"b\",\"c\"],\"answer\":2}", "number from 0 to 1"},
         {"{\"context\":\"A\",\"choices\":[\"b\",\"c\"]}", "number from 0 to 1"},
+        {"{\"context\":\"A\",\"choices\":[\"b\",\"c\"],\"answer\":\"B\"}", "number from 0 to 1"},
+        {"{\"context\":\"A\",\"choices\":[\"b\",\"c\"],\"answer\":\"\"}", "number from 0 to 1"},
         {"nonsense", "q.jsonl:1: not a JSON object"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

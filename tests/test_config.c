@@ -114,6 +114,9 @@ Test(config, nonsense_is_refused) {
     expect_refused("{\"model_type\":\"llama\",\"head_dim\":15," SIZES "}", "even number");
     expect_refused("{\"model_type\":\"llama\",\"rms_norm_eps\":-1," SIZES "}", "rms_norm_eps");
     expect_refused("{\"model_type\":\"llama\",\"rope_theta\":0," SIZES "}", "out of range");
+    expect_refused("{\"model_type\":\"llama\",\"hidden_size\":2048,\"num_hidden_layers\":1,"
+                   "\"num_attention_heads\":1,\"vocab_size\":9}",
+                   "2048 in 1 heads, expected at most 1024");
     expect_refused("{\"model_type\":\"llama\",\"hidden_size\":64,\"num_hidden_layers\":1,"
                    "\"num_attention_heads\":4,\"num_key_value_heads\":3,\"vocab_size\":9}",
                    "no multiple of 3");

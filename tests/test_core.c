@@ -9,6 +9,7 @@
 #include "core/dtype.h"
 #include "core/file.h"
 #include "core/memory.h"
+#include "temp.h"
 
 Test(core, error_is_one_clean_line) {
     struct error err = {0};
@@ -117,4 +118,32 @@ Test(core, a_pipe_is_read_to_its_end) {
     free(text);
     cr_assert_null(file_read("/dev/zero", 100000, &size, &err));
     cr_assert(strstr(err.message, "/dev/zero: more than the 100000 bytes"), "%s", err.message);
+}
+
+Test(core, a_device_is_written_to_and_not_replaced) {
+    struct error err = {0};
+    struct file_writer w;
+    cr_assert(file_writer_open(&w, "/dev/null", &err), "%s", err.message);
+    fputs("gone", w.stream);
+    cr_assert(file_writer_commit(&w, &err), "%s", err.message);
+    cr_assert(access("/dev/null", F_OK) == 0 && !file_exists("/dev/null"));
+    cr_assert(file_writer_open(&w, "/dev/full", &err), "%s", err.message);
+    fputs("too much", w.stream);
+    cr_assert_not(file_writer_commit(&w, &err));
+    cr_assert(strstr(err.message, "/dev/full: cannot write: No space"), "%s", err.message);
+    cr_assert_not(file_writer_open(&w, "/tmp", &err));
+    cr_assert_str_eq(err.message, "/tmp: cannot write: Is a directory");
+}
+
+Test(core, folders_are_made_with_their_parents) {
+    struct error err = {0};
+    char path[300];
+    snprintf(path, sizeof path, "%s/a//b/", temp_folder());
+    cr_assert(folder_create(path, &err) && folder_exists(path), "%s", err.message);
+    cr_assert(folder_create(path, &err), "it is there already: %s", err.message);
+    cr_assert(folder_create("/", &err), "%s", err.message);
+    cr_assert_not(folder_create("", &err));
+    const char *file = temp_file("file", "x", 1);
+    cr_assert_not(folder_create(file, &err));
+    cr_assert(strstr(err.message, "cannot create the folder"), "%s", err.message);
 }

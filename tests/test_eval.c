@@ -32,6 +32,7 @@ Test(eval, kl_divergence_of_known_distributions) {
     cr_assert(isinf(kl_divergence(q, certain, 2)));
     float broken[2] = {NAN, 0};
     cr_assert(isnan(kl_divergence(p, broken, 2)));
+    cr_assert(isnan(kl_divergence(broken, p, 2)));
 }
 
 Test(eval, argmax_takes_the_first_of_equals) {
@@ -194,6 +195,10 @@ Test(eval, a_text_too_short_to_score_is_refused) {
     struct error err = {0};
     cr_assert_not(eval_perplexity(s.m, &text, NULL, NULL, &r, NULL, NULL, &err));
     cr_assert(strstr(err.message, "has 1 tokens, too few"), "%s", err.message);
+    int32_t tokens[3] = {1, 2, 3};
+    text = (struct eval_text){.tokens = tokens, .n = 3, .ctx = 0, .bos = -1};
+    cr_assert_not(eval_perplexity(s.m, &text, NULL, NULL, &r, NULL, NULL, &err));
+    cr_assert(strstr(err.message, "windows of 0"), "%s", err.message);
     model_free(s.m);
     tokenizer_free(s.t);
 }
@@ -225,6 +230,29 @@ Test(eval, generation_is_reproducible_and_streams_what_it_returns) {
     tokenizer_free(s.t);
 }
 
+// The prompt fills the context: nothing can be generated, and no time was measured.
+Test(eval, a_full_context_leaves_no_room) {
+    struct subject s = subject_open(shared_path("data/models/stories260K"));
+    struct error err = {0};
+    struct token_list prompt = {0};
+    struct generation g;
+    s.m->config.max_context = 2;
+    cr_assert(token_list_push(&prompt, 1, &err) && token_list_push(&prompt, 2, &err));
+    cr_assert(generate(s.m, s.t, &prompt, -1, 4, (struct sampler_options){.repeat_penalty = 1},
+                       NULL, NULL, &g, &err),
+              "%s", err.message);
+    cr_assert(g.tokens.n == 0 && isnan(g.ttft_ms) && isnan(g.tpot_ms));
+    generation_free(&g);
+    struct speed speed;
+    cr_assert(speed_measure(s.m, 512, 128, 2, &speed, &err), "%s", err.message);
+    cr_assert(speed.prefill_tps > 0 && speed.decode_tps > 0);
+    s.m->config.max_context = 1;
+    cr_assert_not(speed_measure(s.m, 512, 128, 2, &speed, &err));
+    token_list_free(&prompt);
+    model_free(s.m);
+    tokenizer_free(s.t);
+}
+
 // ---- quantizing a model
 // ---------------------------------------------------------------------------
 
@@ -247,6 +275,42 @@ Test(quantize, a_nan_in_the_weights_is_named) {
     }
     model_free(s.m);
     tokenizer_free(s.t);
+}
+
+Test(quantize, the_first_of_several_bad_rows_is_named_with_any_number_of_threads) {
+    struct subject s = subject_open(shared_path("fixtures/gpt2-f32"));
+    struct error err = {0};
+    struct tensor *w = &s.m->layers[0].up.w;
+    size_t n = w->shape[0], k = w->shape[1];
+    ((float *)w->data)[9 * k] = NAN;
+    ((float *)w->data)[(n - 1) * k] = INFINITY; // in text, its number comes before 9
+    struct recipe recipe;
+    struct quantize_stats stats;
+    cr_assert(recipe_uniform(&recipe, quant_format_find("int8-tensor"), NULL, NULL, &err));
+    for (int threads = 1; threads <= 4; threads++) {
+        omp_set_num_threads(threads);
+        cr_assert_null(model_quantize(s.m, &recipe, false, &stats, NULL, NULL, &err));
+        cr_assert(strstr(err.message, "row 9, column 0: weight is nan"), "%s", err.message);
+    }
+    recipe_free(&recipe);
+    model_free(s.m);
+    tokenizer_free(s.t);
+}
+
+Test(quantize, int8_activations_refuse_rows_whose_sums_could_overflow) {
+    struct error err = {0};
+    const struct quant_format *f = quant_format_find("int8");
+    struct linear l = {
+        .int8_activations = true,
+        .w = {
+            .name = "wide", .format = f, .dtype = DTYPE_BLOCK, .n_dims = 2, .shape = {1, 131073}}};
+    cr_assert(f->bytes(f, 1, 131073, &l.w.bytes));
+    l.w.data = calloc(1, l.w.bytes);
+    float *x = calloc(131073, sizeof *x), y;
+    cr_assert_not(linear_forward(&y, &l, x, 1, &err));
+    cr_assert(strstr(err.message, "wide: rows of 131073 weights"), "%s", err.message);
+    free(l.w.data);
+    free(x);
 }
 
 Test(quantize, the_number_of_threads_does_not_change_a_byte) {

@@ -112,7 +112,7 @@ bool folder_create(const char *path, struct error *err) {
     if (!copy)
         return false;
     bool ok = true;
-    for (char *c = copy + 1; ok; c++) {
+    for (char *c = copy + (*copy == '/'); ok; c++) {
         if (*c && *c != '/')
             continue;
         char end = *c;
@@ -141,14 +141,21 @@ char *path_join(const char *folder, const char *name, struct error *err) {
     return memory_printf(err, "%s/%s", folder, name);
 }
 
+// A pipe or a device is there to be written to, not to be replaced by a file of its name.
+static bool takes_bytes_as_they_come(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
 bool file_writer_open(struct file_writer *w, const char *path, struct error *err) {
     *w = (struct file_writer){0};
+    bool direct = takes_bytes_as_they_come(path);
     w->path = memory_strdup(path, err);
-    w->temporary = memory_printf(err, "%s.tmp.%ld", path, (long)getpid());
-    if (w->path && w->temporary) {
-        w->stream = fopen(w->temporary, "wb");
+    w->temporary = direct ? NULL : memory_printf(err, "%s.tmp.%ld", path, (long)getpid());
+    if (w->path && (direct || w->temporary)) {
+        w->stream = fopen(direct ? path : w->temporary, "wb");
         if (!w->stream)
-            error_set(err, "%s: cannot write: %s", w->temporary, strerror(errno));
+            error_set(err, "%s: cannot write: %s", path, strerror(errno));
     }
     if (!w->stream) {
         file_writer_abort(w);
@@ -158,11 +165,12 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
 }
 
 bool file_writer_commit(struct file_writer *w, struct error *err) {
-    bool ok = !ferror(w->stream) && fflush(w->stream) == 0 && fsync(fileno(w->stream)) == 0;
+    bool ok = !ferror(w->stream) && fflush(w->stream) == 0;
+    ok = ok && (!w->temporary || fsync(fileno(w->stream)) == 0);
     ok = fclose(w->stream) == 0 && ok;
     w->stream = NULL;
-    if (!ok || rename(w->temporary, w->path) != 0)
-        error_set(err, "%s: cannot write: %s", w->path, strerror(errno)), ok = false;
+    if (!ok || (w->temporary && rename(w->temporary, w->path) != 0))
+        ok = error_set(err, "%s: cannot write: %s", w->path, strerror(errno));
     if (ok) {
         free(w->temporary);
         w->temporary = NULL;

@@ -35,9 +35,10 @@ char *path_join(const char *folder, const char *name, struct error *err);
 
 // A file that takes its name only when it is complete: writes go to "<path>.tmp.<pid>", commit
 // flushes, checks and renames; abort (or an error in commit) removes it and leaves what was there.
+// A path that is no regular file (a pipe, /dev/null) is written to as it is.
 struct file_writer {
     FILE *stream;
-    char *path, *temporary;
+    char *path, *temporary; // temporary: NULL where the path itself is written to
 };
 
 bool file_writer_open(struct file_writer *w, const char *path, struct error *err);

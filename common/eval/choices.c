@@ -9,8 +9,7 @@
 #include "eval/perplexity.h"
 #include "io/json.h"
 
-// ---- reading
-// --------------------------------------------------------------------------------------
+// ---- reading ----------------------------------------------------------------------------------
 
 static const cJSON *first_of(const cJSON *object, const char *const *keys) {
     for (; *keys; keys++)
@@ -21,7 +20,13 @@ static const cJSON *first_of(const cJSON *object, const char *const *keys) {
 
 // The answer as a number, or as text ("2", as HellaSwag's files have it).
 static bool read_answer(const cJSON *v, size_t n_choices, size_t *out) {
-    double d = cJSON_IsNumber(v) ? v->valuedouble : cJSON_IsString(v) ? atof(v->valuestring) : -1;
+    double d = cJSON_IsNumber(v) ? v->valuedouble : -1;
+    if (cJSON_IsString(v)) {
+        char *end;
+        d = strtod(v->valuestring, &end);
+        if (end == v->valuestring || *end)
+            return false;
+    }
     if (!(d >= 0 && d < (double)n_choices) || d != floor(d))
         return false;
     *out = (size_t)d;
@@ -52,6 +57,12 @@ static bool read_question(const cJSON *line, struct question *q, const char *nam
     return true;
 }
 
+static bool is_blank(const char *text, const char *end) {
+    while (text < end && (*text == ' ' || *text == '\t' || *text == '\r'))
+        text++;
+    return text == end;
+}
+
 static bool add_question(struct question_list *list, const char *line, size_t size,
                          const char *name, size_t number, struct error *err) {
     struct question *grown = realloc(list->questions, (list->n + 1) * sizeof *grown);
@@ -74,14 +85,14 @@ bool questions_parse(struct question_list *list, const char *text, size_t size, 
     for (size_t number = 1; text < end; number++) {
         const char *newline = memchr(text, '\n', (size_t)(end - text));
         const char *stop = newline ? newline : end;
-        bool blank = strspn(text, " \t\r") >= (size_t)(stop - text);
-        if (!blank && !add_question(list, text, (size_t)(stop - text), name, number, err)) {
+        if (!is_blank(text, stop) &&
+            !add_question(list, text, (size_t)(stop - text), name, number, err)) {
             questions_free(list);
             return false;
         }
         text = stop + 1;
     }
-    return list->n ? true : error_set(err, "%s: no questions", name);
+    return list->n || error_set(err, "%s: no questions", name);
 }
 
 bool questions_read(struct question_list *list, const char *path, struct error *err) {
@@ -102,8 +113,7 @@ void questions_free(struct question_list *list) {
     *list = (struct question_list){0};
 }
 
-// ---- scoring
-// --------------------------------------------------------------------------------------
+// ---- scoring ----------------------------------------------------------------------------------
 
 // A question in tokens: what all choices share, and how each goes on.
 struct encoded {

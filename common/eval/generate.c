@@ -86,17 +86,19 @@ static bool run_generation(struct run *r, size_t n_prompt, int32_t stop_token, s
     const struct model_config *c = &r->m->config;
     size_t size = 0, fed = 0;
     bool stop = false;
-    double start = timer_now(), first = 0;
+    double start = timer_now(), first = NAN, last = NAN;
     while (!stop && out->tokens.n < max_tokens) {
         int32_t token;
         if (!feed(r, fed, err) ||
             !sampler_next(&r->sampler, r->logits, r->history.ids, r->history.n, &token, err))
             return false;
         fed = r->history.n;
+        double now = timer_now();
         if (fed == n_prompt)
-            first = timer_now();
+            first = now;
         if (token == stop_token || model_config_is_eos(c, token))
             break;
+        last = now;
         if (!token_list_push(&r->history, token, err) ||
             !token_list_push(&out->tokens, token, err) ||
             !emit(out, &size, token_stream_push(&r->stream, token, err), sink, user, &stop, err))
@@ -104,7 +106,7 @@ static bool run_generation(struct run *r, size_t n_prompt, int32_t stop_token, s
     }
     out->ttft_ms = 1e3 * (first - start);
     if (out->tokens.n > 1)
-        out->tpot_ms = 1e3 * (timer_now() - first) / (double)(out->tokens.n - 1);
+        out->tpot_ms = 1e3 * (last - first) / (double)(out->tokens.n - 1);
     return emit(out, &size, token_stream_flush(&r->stream, err), sink, user, &stop, err);
 }
 
@@ -213,6 +215,8 @@ static void summarize(float *prefill, float *decode, size_t n_prefill, size_t n_
 bool speed_measure(const struct model *m, size_t n_prefill, size_t n_decode, int runs,
                    struct speed *s, struct error *err) {
     size_t limit = m->config.max_context, n_runs = (size_t)runs;
+    if (limit < 2 || runs < 1)
+        return error_set(err, "a context of %zu tokens is too short to time", limit);
     if (n_prefill + n_decode > limit) { // a short context: the same shape, smaller
         n_decode = limit / 5 ? limit / 5 : 1;
         n_prefill = limit - n_decode;

@@ -9,8 +9,8 @@
 struct generation {
     struct token_list tokens; // what was generated, the stop token left out
     char *text;               // its bytes
-    double ttft_ms;           // prompt in, first token out
-    double tpot_ms;           // mean time per later token
+    double ttft_ms;           // prompt in, first token out; NaN if there was no room for one
+    double tpot_ms;           // mean time per later token; NaN if there is none
 };
 
 // Called with each piece of text as it is complete; returns false to stop.

@@ -22,7 +22,7 @@ double kl_divergence(const float *reference, const float *logits, size_t v) {
     for (size_t i = 0; i < v; i++) {
         double log_p = (double)reference[i] - p_norm, log_q = (double)logits[i] - q_norm;
         double p = exp(log_p);
-        if (p > 0)
+        if (p != 0) // not p > 0, which would pass over NaN
             sum += p * (log_p - log_q);
     }
     return sum;
@@ -170,9 +170,10 @@ static bool score_rows(struct evaluation *e, const struct window *w, size_t firs
     size_t agree = 0;
 #pragma omp parallel for schedule(static) reduction(+ : agree)
     for (size_t i = 0; i < rows; i++) {
-        const float *logits = e->logits + i * v, *reference = e->reference_logits + i * v;
+        const float *logits = e->logits + i * v;
         nll[i] = nll_of(logits, v, e->text->tokens[w->begin + first + i]);
         if (ref) {
+            const float *reference = e->reference_logits + i * v;
             e->kld[e->scored + i] = (float)kl_divergence(reference, logits, v);
             agree += argmax(reference, v) == argmax(logits, v);
         }
@@ -191,7 +192,6 @@ static bool run_window(struct evaluation *e, const struct window *w, struct erro
     }
     if (e->text->protocol == PPL_PROTOCOL_HALF && e->text->bos >= 0)
         e->tokens[0] = e->text->bos;
-    // The last token predicts nothing that is scored, but costs no more than its share.
     struct batch b = {.n = w->n, .tokens = e->tokens, .positions = e->positions};
     double start = timer_now();
     if (!model_hidden(e->m, &e->kv, &b, e->hidden, err))
@@ -225,10 +225,11 @@ static bool reference_open(struct eval_reference *r, const struct model *m, size
     const char *folder = getenv("TMPDIR");
     char path[1024];
     snprintf(path, sizeof path, "%s/nibble-XXXXXX", folder && *folder ? folder : "/var/tmp");
-    *r = (struct eval_reference){.model = m, .fd = mkstemp(path), .n = n};
-    if (r->fd < 0)
+    int fd = mkstemp(path);
+    if (fd < 0)
         return error_set(err, "%s: cannot create a temporary file: %s", path, strerror(errno));
     unlink(path);
+    *r = (struct eval_reference){.model = m, .fd = fd, .n = n};
     return true;
 }
 
@@ -242,7 +243,7 @@ bool eval_perplexity(const struct model *m, const struct eval_text *text,
                      const struct eval_reference *reference, struct eval_reference *record,
                      struct eval_result *result, eval_progress *progress, void *user,
                      struct error *err) {
-    size_t fed, scored = count_scored(text, &fed);
+    size_t fed, scored = text->ctx ? count_scored(text, &fed) : 0;
     if (!scored)
         return error_set(err, "the text has %zu tokens, too few to score with windows of %zu",
                          text->n, text->ctx);

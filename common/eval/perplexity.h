@@ -1,8 +1,8 @@
 // Perplexity, and how far a quantized model's predictions are from the unquantized one's.
 //
 //     perplexity = exp(mean over scored tokens of -log p(token | what came before))
-//     KL(P || Q) = Σ p log(p / q), P the reference's next-token distribution, Q the model's, in
-//     nats top-1 agreement: share of positions where both have the same most likely token
+//     KL(P || Q) = Σ p log(p / q), in nats, P the reference's next-token distribution, Q the
+//     model's top-1 agreement = share of positions where both have the same most likely token
 #ifndef NIBBLE_EVAL_PERPLEXITY_H
 #define NIBBLE_EVAL_PERPLEXITY_H
 

@@ -34,9 +34,9 @@ cJSON *json_parse(const char *text, size_t size, const char *name, struct error 
         error_set(err, "%s: not JSON: stopped at byte %zu of %zu", name, at, size);
         return NULL;
     }
-    while (end < text + size && strchr(" \t\r\n", *end) && *end)
+    while (end < text + size && *end && strchr(" \t\r\n", *end))
         end++;
-    if (end < text + size && *end) {
+    if (end < text + size) {
         error_set(err, "%s: not JSON: text follows the value at byte %zu of %zu", name,
                   (size_t)(end - text), size);
         cJSON_Delete(root);

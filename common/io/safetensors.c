@@ -1,6 +1,7 @@
 #include "io/safetensors.h"
 
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,7 +69,7 @@ static bool parse_tensor(const cJSON *entry, struct tensor *t, const unsigned ch
     if (t->dtype == DTYPE_COUNT)
         return error_set(err, "%s: tensor '%s' has dtype %s, expected F32, F16 or BF16", path,
                          t->name, dtype->valuestring);
-    size_t count, begin, end, expected;
+    size_t count, begin, end, expected = SIZE_MAX;
     if (!parse_shape(shape, t, &count, path, err))
         return false;
     if (!json_size(cJSON_GetArrayItem(offsets, 0), &begin) ||

@@ -1,5 +1,7 @@
 #include "lab/lab.h"
 
+#include <errno.h>
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,7 +52,8 @@ static char *find_model(const char *model, struct error *err) {
     if (folder_exists(model))
         return memory_strdup(model, err);
     if (file_exists(model)) {
-        error_set(err, "%s: a file; expected a folder with config.json (GGUF is not read yet)", model);
+        error_set(err, "%s: a file; expected a folder with config.json (GGUF is not read yet)",
+                  model);
         return NULL;
     }
     if (!hub_repo_of(model)) {
@@ -77,6 +80,11 @@ static bool encode_file(struct lab *lab, const char *path, struct token_list *ou
     return ok;
 }
 
+static bool flush_stdout(struct error *err) {
+    return (fflush(stdout) == 0 && !ferror(stdout)) ||
+           error_set(err, "stdout: cannot write: %s", strerror(errno));
+}
+
 static bool tokenize(struct lab *lab, struct error *err) {
     struct token_list ids = {0};
     bool ok = encode_file(lab, lab->options.tokenize, &ids, err);
@@ -85,21 +93,39 @@ static bool tokenize(struct lab *lab, struct error *err) {
     if (ok)
         printf("\n");
     token_list_free(&ids);
-    return ok;
+    return ok && flush_stdout(err);
+}
+
+// What tokenize() prints, in any number of lines; commas, as --tokens has them, will do too.
+static bool parse_ids(const char *text, const char *path, struct token_list *ids,
+                      struct error *err) {
+    static const char separators[] = " ,\t\r\n";
+    for (const char *s = text + strspn(text, separators); *s; s += strspn(s, separators)) {
+        size_t digits = strspn(s, "0123456789");
+        long id = digits && digits <= 10 ? strtol(s, NULL, 10) : -1;
+        if (id < 0 || id > INT32_MAX || (s[digits] && !strchr(separators, s[digits])))
+            return error_set(err, "%s: found '%.20s' at byte %zu, expected a token id", path, s,
+                             (size_t)(s - text));
+        if (!token_list_push(ids, (int32_t)id, err))
+            return false;
+        s += digits;
+    }
+    return true;
 }
 
 static bool detokenize(struct lab *lab, struct error *err) {
     const char *path = lab->options.detokenize;
-    size_t n_text, n, n_out;
-    char *text = file_read(path, TEXT_MAX, &n_text, err);
-    int32_t *ids = text ? cli_token_ids(text, path, &n, err) : NULL;
-    char *out = ids ? tokenizer_decode(lab->tokenizer, ids, n, false, &n_out, err) : NULL;
+    size_t size;
+    struct token_list ids = {0};
+    char *text = file_read(path, TEXT_MAX, NULL, err), *out = NULL;
+    if (text && parse_ids(text, path, &ids, err))
+        out = tokenizer_decode(lab->tokenizer, ids.ids, ids.n, false, &size, err);
     if (out)
-        fwrite(out, 1, n_out, stdout);
+        fwrite(out, 1, size, stdout);
+    token_list_free(&ids);
     free(text);
-    free(ids);
     free(out);
-    return out != NULL;
+    return out && flush_stdout(err);
 }
 
 // The text's tokens, a BOS first where the tokenizer puts one, at most --limit of them.
@@ -159,9 +185,31 @@ static bool choose_context(struct lab *lab, struct error *err) {
     return true;
 }
 
-static bool open_model(struct lab *lab, struct error *err) {
+static bool keeps(void *recipe, struct linear *l) {
+    return !recipe_format(recipe, l->w.name);
+}
+
+// Patterns that leave nothing to quantize would give the baseline again, under other names.
+static void check_patterns(const struct lab *lab) {
+    const struct cli_options *o = &lab->options;
+    struct recipe r;
+    struct error err = {0};
+    if (!recipe_uniform(&r, quant_format_find("int8"), o->only, o->skip, &err))
+        cli_usage_error(lab->program, "--only, --skip: %s", err.message);
+    if (model_visit_linears(lab->model, keeps, &r))
+        cli_usage_error(lab->program, "--only, --skip: no weight matrix is left to quantize");
+    recipe_free(&r);
+}
+
+static bool load_model(struct lab *lab, struct error *err) {
     lab->model = model_load(lab->folder, err);
-    if (!lab->model)
+    if (lab->model && (lab->options.only || lab->options.skip))
+        check_patterns(lab);
+    return lab->model != NULL;
+}
+
+static bool open_model(struct lab *lab, struct error *err) {
+    if (!load_model(lab, err))
         return false;
     if (tokenizer_vocab_size(lab->tokenizer) > lab->model->config.vocab)
         cli_warn(lab->program, "%s: the tokenizer has %zu ids, the model only %zu", lab->folder,
@@ -198,10 +246,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
         lab->done = true;
         return o->tokenize ? tokenize(lab, err) : detokenize(lab, err);
     }
-    if (o->tokens) {
-        lab->model = model_load(lab->folder, err);
-        return lab->model != NULL;
-    }
+    if (o->tokens)
+        return load_model(lab, err);
     return open_model(lab, err) && read_text(lab, err) && read_questions(lab, err) &&
            read_prompt(lab, err);
 }
@@ -218,7 +264,7 @@ static bool write_results(struct lab *lab, struct error *err) {
 bool lab_close(struct lab *lab, bool ok, struct error *err) {
     const char *config = lab->options.config;
     if (ok && config && !lab->config_found && !lab->done)
-        ok = error_set(err, "--config: this phase has no row called '%s'", config);
+        cli_usage_error(lab->program, "--config is '%s', which is no row of this phase", config);
     if (ok && lab->table.n_rows)
         ok = write_results(lab, err);
     result_table_free(&lab->table);
@@ -296,6 +342,15 @@ bool lab_baseline(struct lab *lab, struct error *err) {
     return ok;
 }
 
+// What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
+static bool keep_in_f16(struct recipe *r, struct error *err) {
+    const struct quant_format *f16 = quant_format_find("f16");
+    for (size_t i = 0; i < r->n_rules; i++)
+        if (!r->rules[i].format)
+            r->rules[i].format = f16;
+    return recipe_add(r, "*", f16, err);
+}
+
 bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err) {
     const struct quant_format *format = quant_format_find(config.format);
     char label[96];
@@ -307,8 +362,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     struct recipe r;
     if (!recipe_uniform(&r, format, lab->options.only, lab->options.skip, err))
         return false;
-    // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
-    bool ok = !is_f32(lab) || recipe_add(&r, "*", quant_format_find("f16"), err);
+    bool ok = !is_f32(lab) || keep_in_f16(&r, err);
     ok = ok && recipe_row(lab, &r, config.int8_activations, label, format->name, err);
     recipe_free(&r);
     return ok;

@@ -32,11 +32,12 @@ struct lab {
     bool done;         // the flags asked for something that needs no rows, and it is done
 };
 
-// Handles --tokenize and --detokenize itself (then lab->done). False with a message on failure.
+// Handles --tokenize, --detokenize and --limits itself (then lab->done). False with a message on
+// failure; a command line that is wrong ends the program (cli_usage_error).
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err);
-// If all went well so far: prints the table, or writes JSON and CSV where asked. Frees everything in
-// any case.
+// If all went well so far: prints the table, or writes JSON and CSV where asked. Frees everything
+// in any case.
 bool lab_close(struct lab *lab, bool ok, struct error *err);
 
 // One configuration: a weight format, and whether activations become int8 on the fly.

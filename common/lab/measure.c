@@ -34,8 +34,6 @@ static bool forward_tokens(const struct model *m, const int32_t *tokens, size_t 
 static bool write_logits(struct lab *lab, const struct model *m, struct error *err) {
     const struct cli_options *o = &lab->options;
     size_t n, v = m->config.vocab;
-    if (!o->logits)
-        return error_set(err, "--tokens needs --logits FILE.npy to write to");
     int32_t *tokens = cli_token_ids(o->tokens, "--tokens", &n, err);
     float *logits = tokens ? memory_alloc(n, v * sizeof *logits, "logits", err) : NULL;
     bool ok = logits && forward_tokens(m, tokens, n, logits, err) &&

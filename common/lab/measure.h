@@ -4,9 +4,9 @@
 
 #include "lab/lab.h"
 
-// Fills the row (bits_per_weight and quantize_s are the caller's) and adds it to the table. The
-// first row measured becomes the reference of the others. With --tokens: writes the logits instead
-// and sets lab->done.
+// Fills the row (what is known from quantizing is the caller's to fill) and adds it to the table.
+// The first row measured becomes the reference of the others. With --tokens: writes the logits
+// instead and sets lab->done.
 bool measure_row(struct lab *lab, const struct model *m, struct result_row *row, struct error *err);
 
 // Rows with this machine's read and copy bandwidth and arithmetic peaks.

@@ -49,7 +49,6 @@ static bool read_gpt2(struct model_config *c, const cJSON *json, const char *nam
     if (!json_get_bool(json, "scale_attn_weights", &scaled, name, err) ||
         !json_get_bool(json, "scale_attn_by_inverse_layer_idx", &inverse, name, err))
         return false;
-
     if (!scaled || inverse)
         return error_set(err, "%s: attention scaled by layer, or not at all, is not supported",
                          name);

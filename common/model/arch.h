@@ -1,5 +1,5 @@
-// Architectures: each a table over one forward pass. To add one: a file with its row, one line in
-// arch.c. What the row cannot say (a new activation, a new norm) is a change to forward.c.
+// Architectures: each a table over one forward pass. To add one: its row and a line in arch.c. What
+// the row cannot say (a new activation, a new norm) is a change to forward.c.
 #ifndef NIBBLE_MODEL_ARCH_H
 #define NIBBLE_MODEL_ARCH_H
 
@@ -27,8 +27,9 @@ struct arch {
     const char *architectures[2]; // config.json's architectures[0] that mean this one
     const char *model_type;       // config.json's model_type
     const char *prefixes[2];      // tensor names may begin with either ("transformer.", "")
-    const char *embedding, *position_embedding, *final_norm, *head; // after the prefix; NULL: none
-    const char *layer;                                              // "layers.%zu."
+    const char *embedding, *position_embedding, *final_norm; // after the prefix; NULL: none
+    const char *head;                                        // never prefixed
+    const char *layer;             // "layers", as in "model.layers.3.mlp.up_proj.weight"
     const char *parts[PART_COUNT]; // after the layer's prefix, without ".weight"; NULL: none
     bool fused_qkv;                // PART_Q names one matrix with q, k and v rows
     bool transposed;               // block weights are stored [K, N] (GPT-2's Conv1D)

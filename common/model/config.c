@@ -63,6 +63,9 @@ static bool read_sizes(struct model_config *c, const cJSON *json, const char *na
         !read_size(json, "max_position_embeddings", "n_positions", 2048, wide, &c->max_context,
                    name, err))
         return false;
+    if (c->head_dim > CONFIG_MAX_HEAD_DIM) // where the file leaves it to hidden / heads
+        return error_set(err, "%s: a hidden size of %zu in %zu heads, expected at most %d a head",
+                         name, c->hidden, c->n_heads, CONFIG_MAX_HEAD_DIM);
     if (c->n_heads % c->n_kv_heads)
         return error_set(err, "%s: %zu attention heads are no multiple of %zu key/value heads",
                          name, c->n_heads, c->n_kv_heads);

@@ -10,6 +10,8 @@ static void read_rows(const void *context, size_t row, size_t col, size_t count,
     w->format->dequantize(w->format, w->data, w->shape[0], w->shape[1], row, col, count, out);
 }
 
+enum { INT8_MAX_K = 131072 }; // 131072 * 127 * 127 < 2^31: the integer sums hold
+
 // W8A8: x becomes int8 too, one scale per token, and the products are summed as integers.
 static bool forward_int8(float *y, const struct linear *l, const float *x, size_t m,
                          struct error *err) {
@@ -19,6 +21,9 @@ static bool forward_int8(float *y, const struct linear *l, const float *x, size_
     if (!quant_int8_planes(&l->w, &codes, &w_scale, &w_scale_step))
         return error_set(err, "%s: int8 activations need int8 weights per tensor or per channel",
                          l->w.name);
+    if (k > INT8_MAX_K)
+        return error_set(err, "%s: rows of %zu weights, expected at most %d with int8 activations",
+                         l->w.name, k, INT8_MAX_K);
     int8_t *q = malloc(m * k);
     float *x_scale = malloc(m * sizeof *x_scale);
     bool ok = (q && x_scale) || error_set(err, "out of memory for %zu int8 activations", m * k);

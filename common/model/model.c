@@ -203,8 +203,10 @@ static bool find_prefix(struct loader *l) {
 
 static bool load_head(const struct loader *l) {
     struct model *m = l->m;
+    char name[256];
+    snprintf(name, sizeof name, "%s.weight", l->arch->head);
     if (!m->config.tied)
-        return load_matrix(l, "lm_head.weight", m->config.vocab, m->config.hidden, false, &m->head);
+        return load_matrix(l, name, m->config.vocab, m->config.hidden, false, &m->head);
     m->head = m->embedding;
     m->head.owns_data = false;
     return true;

@@ -3,7 +3,7 @@
 // A matrix [N, K] in some format is `format->bytes(N, K)` bytes: planes of codes, scales and zero
 // points (struct quant_planes), rows in order, so that a row can be read alone. Whoever has a
 // weight asks the row; nothing else in the project knows what the bytes mean. To add a format: one
-// file with its row, one line in format.c.
+// file with its row, one line in format_shared.h, one in format.c.
 #ifndef NIBBLE_QUANT_FORMAT_H
 #define NIBBLE_QUANT_FORMAT_H
 

@@ -1,6 +1,7 @@
 #include "quant/quantize.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,15 +11,20 @@
 // Rows a thread takes at a time: its working memory is this many rows in float32, twice.
 enum { ROWS = 8 };
 
+struct tally {
+    size_t weights, bytes;
+    double error_squared, weight_squared;
+};
+
 struct job {
     const struct model *source;
     const struct recipe *recipe;
     bool int8_activations;
-    struct quantize_stats *stats;
     quantize_progress *progress;
     void *user;
     size_t done, total;
-    double error_squared, weight_squared;
+    double seconds;
+    struct tally floats, blocks; // what became another float type, and what was quantized
     struct error *err;
 };
 
@@ -42,10 +48,11 @@ static bool find_absmax(const struct tensor *from, const float *w, size_t row, s
                         float *absmax, struct error *err) {
     size_t k = from->shape[1], i = 0;
     *absmax = quant_absmax(w, count * k);
-    while (i < count * k && isfinite(w[i]))
+    if (isfinite(*absmax))
+        return true;
+    while (isfinite(w[i]))
         i++;
-    return i == count * k ||
-           error_set(err, "row %zu, column %zu: weight is %g, expected a finite number",
+    return error_set(err, "row %zu, column %zu: weight is %g, expected a finite number",
                      row + i / k, i % k, (double)w[i]);
 }
 
@@ -75,29 +82,34 @@ static bool run_chunk(const struct tensor *from, const struct tensor *to, enum p
 static bool run_pass(const struct tensor *from, const struct tensor *to, enum pass pass,
                      float absmax, struct chunk *chunks, struct error *err) {
     size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
-    bool ok = true;
-    struct error first = {0}; // several threads may fail: the same one is reported every time
+    size_t failed = SIZE_MAX; // the first chunk that did, however many threads there are
+    struct error first = {0};
 #pragma omp parallel
     {
         struct error why = {0};
         float *buffer = memory_alloc(2 * ROWS, from->shape[1] * sizeof(float), from->name, &why);
-        bool mine = buffer != NULL;
+        size_t mine = buffer ? SIZE_MAX : 0;
 #pragma omp for schedule(static)
         for (size_t i = 0; i < n_chunks; i++)
-            mine = mine && run_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why);
+            if (mine == SIZE_MAX &&
+                !run_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why))
+                mine = i;
         free(buffer);
 #pragma omp critical
-        if (!mine && (ok || strcmp(why.message, first.message) < 0)) {
-            ok = false;
+        if (mine < failed) {
+            failed = mine;
             first = why;
         }
     }
-    return ok || error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model",
-                           from->name, first.message);
+    return failed == SIZE_MAX ||
+           error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model", from->name,
+                     first.message);
 }
 
 static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
     size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
+    struct tally *tally = to->dtype == DTYPE_BLOCK ? &job->blocks : &job->floats;
+    double start = timer_now();
     struct chunk *chunks = memory_alloc(n_chunks, sizeof *chunks, from->name, job->err);
     if (!chunks)
         return false;
@@ -106,12 +118,15 @@ static bool quantize_tensor(struct job *job, const struct tensor *from, struct t
     float absmax = 0;
     for (size_t i = 0; i < n_chunks; i++)
         absmax = fmaxf(chunks[i].absmax, absmax);
-    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err) &&
-         run_pass(from, to, PASS_MEASURE, 0, chunks, job->err);
+    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err);
+    job->seconds += timer_now() - start;
+    ok = ok && run_pass(from, to, PASS_MEASURE, 0, chunks, job->err);
     for (size_t i = 0; i < n_chunks; i++) {
-        job->error_squared += chunks[i].error_squared;
-        job->weight_squared += chunks[i].weight_squared;
+        tally->error_squared += chunks[i].error_squared;
+        tally->weight_squared += chunks[i].weight_squared;
     }
+    tally->weights += from->shape[0] * from->shape[1];
+    tally->bytes += to->bytes;
     free(chunks);
     return ok;
 }
@@ -146,8 +161,6 @@ static bool quantize_linear(void *user, struct linear *l) {
     if (job->source->files)
         safetensors_drop(job->source->files, from.data, from.bytes);
     l->int8_activations = job->int8_activations && is_int8_matrix(to);
-    job->stats->weights += n * k;
-    job->stats->bytes += bytes;
     if (job->progress)
         job->progress(job->user, job->done, job->total);
     return ok;
@@ -188,12 +201,9 @@ struct model *model_quantize(const struct model *source, const struct recipe *re
     struct model *m = shallow_copy(source, err);
     if (!m)
         return NULL;
-    double start = timer_now();
-    *stats = (struct quantize_stats){0};
     struct job job = {.source = source,
                       .recipe = recipe,
                       .int8_activations = int8_activations,
-                      .stats = stats,
                       .progress = progress,
                       .user = user,
                       .err = err};
@@ -206,7 +216,9 @@ struct model *model_quantize(const struct model *source, const struct recipe *re
         m->head = m->embedding;
         m->head.owns_data = false;
     }
-    stats->seconds = timer_now() - start;
-    stats->nmse = job.weight_squared > 0 ? job.error_squared / job.weight_squared : 0;
+    const struct tally *t = job.blocks.weights ? &job.blocks : &job.floats;
+    *stats = (struct quantize_stats){.weights = t->weights, .bytes = t->bytes};
+    stats->seconds = job.seconds;
+    stats->nmse = t->weight_squared > 0 ? t->error_squared / t->weight_squared : 0;
     return m;
 }

@@ -5,11 +5,13 @@
 #include "model/model.h"
 #include "quant/recipe.h"
 
+// Of the weights that are now in block formats (DTYPE_BLOCK); where there are none, of those that
+// became another float type.
 struct quantize_stats {
-    size_t weights; // quantized
+    size_t weights;
     size_t bytes;   // that they take, scales and zero-points included
-    double seconds;
-    double nmse; // Σ (w - ŵ)² / Σ w² over the quantized weights
+    double seconds; // of all conversions, without finding out what they cost
+    double nmse;    // that cost: Σ (w - ŵ)² / Σ w²
 };
 
 typedef void quantize_progress(void *user, size_t done, size_t total); // linears

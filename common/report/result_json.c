@@ -2,7 +2,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "core/file.h"
 #include "io/json.h"
@@ -67,22 +66,9 @@ bool result_print_json(const struct result_table *t, FILE *f, struct error *err)
     return ok || error_set(err, "results: cannot write the JSON: %s", strerror(errno));
 }
 
-// A pipe or /dev/null takes the text as it comes; there is nothing to replace.
-static bool write_stream(const struct result_table *t, const char *path, struct error *err) {
-    FILE *f = fopen(path, "w");
-    if (!f)
-        return error_set(err, "%s: cannot write: %s", path, strerror(errno));
-    bool ok = result_print_json(t, f, err);
-    fclose(f); // already flushed and checked
-    return ok;
-}
-
 bool result_write_json(const struct result_table *t, const char *path, struct error *err) {
-    struct stat st;
     if (strcmp(path, "-") == 0)
         return result_print_json(t, stdout, err);
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
-        return write_stream(t, path, err);
     struct file_writer w;
     if (!folder_create_for(path, err) || !file_writer_open(&w, path, err))
         return false;

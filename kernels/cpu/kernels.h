@@ -108,7 +108,7 @@ struct attention_query {
 
 // out[t, a, :] = Σ_p softmax_p(q[t, a, :]·k[p, b, :] * scale) v[p, b, :], b = a / (A / B), causal.
 // q, out: [m, n_heads * d]. Queries that share a cache and lie next to each other are processed in
-// blocks that read each key once. scratch is owned by the function.
+// blocks that read each key once.
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale);
 void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,

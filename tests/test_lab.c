@@ -1,0 +1,195 @@
+// lab/: the programs from the command line to the rows, on tiny checkpoints.
+#include <criterion/criterion.h>
+#include <criterion/redirect.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lab/lab.h"
+#include "shared.h"
+#include "temp.h"
+
+static const struct cli_program program = {.name = "phase2", .phase = 2};
+
+enum { MAX_ARGS = 24 };
+
+// Opens the lab with --model MODEL and the words that follow, NULL at the end.
+static bool lab_with(struct lab *lab, struct error *err, const char *model,
+                     const char *const *words) {
+    static char *argv[MAX_ARGS + 1];
+    int argc = 0;
+    const char *const first[] = {"./phase2", "--quiet", "--threads", "1", "--model", model, NULL};
+    for (size_t i = 0; first[i]; i++)
+        argv[argc++] = (char *)(uintptr_t)first[i];
+    for (; *words; words++)
+        argv[argc++] = (char *)(uintptr_t)*words;
+    cr_assert_lt(argc, MAX_ARGS);
+    return lab_open(lab, &program, argc, argv, err);
+}
+
+#define WORDS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static const char *text_of(const char *model) {
+    static char path[2048];
+    snprintf(path, sizeof path, "%s/text.txt", model);
+    return path;
+}
+
+// ---- --tokenize, --detokenize -------------------------------------------------------------------
+
+static void detokenize(const char *model, const char *ids) {
+    struct lab lab;
+    struct error err = {0};
+    const char *path = temp_file("ids", ids, strlen(ids));
+    bool ok = lab_with(&lab, &err, model, WORDS("--detokenize", path));
+    cr_assert(ok, "%s", err.message);
+    cr_assert(lab.done && lab_close(&lab, ok, &err));
+}
+
+Test(lab, tokenize_prints_ids_on_one_line, .init = cr_redirect_stdout) {
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("fixtures/gpt2-f32"), *text = "Hello, world";
+    const char *path = temp_file("text", text, strlen(text));
+    bool ok = lab_with(&lab, &err, model, WORDS("--tokenize", path));
+    cr_assert(ok, "%s", err.message);
+    cr_assert(lab_close(&lab, ok, &err));
+    cr_assert_stdout_eq_str("39 68 270 78 11 287 78 81 75 67\n");
+}
+
+Test(lab, detokenize_reads_what_tokenize_prints, .init = cr_redirect_stdout) {
+    const char *model = shared_path("fixtures/gpt2-f32");
+    detokenize(model, "39 68 270 78 11 287 78 81 75 67\n");
+    detokenize(model, "");
+    detokenize(model, " 39,68\r\n270,\t78 \n");
+    fflush(stdout);
+    cr_assert_stdout_eq_str("Hello, worldHello");
+}
+
+Test(lab, what_is_no_id_is_named) {
+    static const char *const cases[][2] = {
+        {"39 x", "found 'x' at byte 3"},
+        {"39 -1", "found '-1' at byte 3"},
+        {"4294967297", "found '4294967297' at byte 0"},
+        {"99999999999999999999", "at byte 0"},
+        {"39;68", "found '39;68' at byte 0"},
+    };
+    const char *model = shared_path("fixtures/gpt2-f32");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lab lab;
+        struct error err = {0};
+        const char *path = temp_file("ids", cases[i][0], strlen(cases[i][0]));
+        cr_assert_not(lab_with(&lab, &err, model, WORDS("--detokenize", path)));
+        cr_assert(strstr(err.message, cases[i][1]), "'%s' lacks '%s'", err.message, cases[i][1]);
+        lab_close(&lab, false, &err);
+    }
+}
+
+Test(lab, a_full_disk_is_noticed) {
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("fixtures/gpt2-f32");
+    const char *path = temp_file("text", "Hello", 5);
+    cr_assert_not_null(freopen("/dev/full", "w", stdout));
+    cr_assert_not(lab_with(&lab, &err, model, WORDS("--tokenize", path)));
+    cr_assert_str_eq(err.message, "stdout: cannot write: No space left on device");
+    lab_close(&lab, false, &err);
+}
+
+// ---- rows ---------------------------------------------------------------------------------------
+
+// The baseline and one int8 row of a model.
+static void measure_int8(struct lab *lab, const char *model, const char *flag, const char *value) {
+    struct error err = {0};
+    cr_assert(
+        lab_with(lab, &err, model,
+                 WORDS("--text", text_of(model), "--ctx", "32", "--limit", "40", flag, value)),
+        "%s", err.message);
+    cr_assert(lab_baseline(lab, &err), "%s", err.message);
+    cr_assert(lab_quantized(lab, (struct lab_config){.format = "int8"}, &err), "%s", err.message);
+}
+
+static double bits_of_blocks(const struct lab *lab, bool with_down) {
+    const struct layer *l = &lab->model->layers[0];
+    const struct linear *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+    const struct quant_format *f = quant_format_find("int8");
+    size_t bytes = 0, weights = 0, one;
+    for (size_t i = 0; i < (with_down ? 7 : 6); i++) { // every layer has these shapes
+        cr_assert(f->bytes(f, all[i]->w.shape[0], all[i]->w.shape[1], &one));
+        bytes += one;
+        weights += all[i]->w.shape[0] * all[i]->w.shape[1];
+    }
+    return 8.0 * (double)bytes / (double)weights;
+}
+
+// The embedding becomes float16 on the way: it is not among the quantized weights.
+Test(lab, bits_per_weight_of_a_float32_checkpoint_are_those_of_the_quantized_weights) {
+    struct lab lab;
+    struct error err = {0};
+    measure_int8(&lab, shared_path("fixtures/mistral-gqa-f32"), "--limit", "40");
+    cr_assert_eq(lab.table.n_rows, 3);
+    cr_assert_str_eq(lab.table.rows[0].config, "fp32");
+    cr_assert_float_eq(lab.table.rows[1].bits_per_weight, 16, 1e-9);
+    cr_assert_float_eq(lab.table.rows[2].bits_per_weight, bits_of_blocks(&lab, true), 1e-9);
+    cr_assert(lab.table.rows[2].rel_error > 1e-3 && lab.table.rows[1].rel_error < 1e-3);
+    lab_close(&lab, false, &err);
+}
+
+// Skipped matrices were float32 and are float16 in the row: quantizing them too saves less than the
+// bytes of that.
+Test(lab, what_is_skipped_in_a_float32_checkpoint_becomes_float16) {
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("fixtures/mistral-gqa-f32");
+    measure_int8(&lab, model, "--skip", "*.down_proj");
+    const struct tensor *down = &lab.model->layers[0].down.w;
+    double halves = (double)(lab.model->config.n_layers * down->shape[0] * down->shape[1]) * 2;
+    double skipped = lab.table.rows[2].model_bytes;
+    cr_assert_float_eq(lab.table.rows[2].bits_per_weight, bits_of_blocks(&lab, false), 1e-9);
+    lab_close(&lab, false, &err);
+    measure_int8(&lab, model, "--limit", "40");
+    double saved = skipped - lab.table.rows[2].model_bytes;
+    cr_assert(saved > 0 && saved < halves, "%g, expected less than %g", saved, halves);
+    lab_close(&lab, false, &err);
+}
+
+// ---- command lines that are wrong ---------------------------------------------------------------
+
+// The exit status of opening the lab, measuring and closing it, in a process of its own.
+static int exit_status(const char *model, const char *flag, const char *value) {
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        struct lab lab;
+        struct error err = {0};
+        cr_assert_not_null(freopen("/dev/null", "w", stderr));
+        measure_int8(&lab, model, flag, value);
+        lab_close(&lab, true, &err);
+        _exit(0);
+    }
+    int status = 0;
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+Test(lab, patterns_that_leave_nothing_to_quantize_are_a_wrong_command_line) {
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    cr_assert_eq(exit_status(model, "--only", "*.no_such_proj"), 2);
+    cr_assert_eq(exit_status(model, "--skip", "*"), 2);
+}
+
+Test(lab, an_unknown_row_is_a_wrong_command_line) {
+    cr_assert_eq(exit_status(shared_path("fixtures/qwen2-tied-bf16"), "--config", "int5"), 2);
+}
+
+Test(lab, a_model_that_is_a_file_is_refused) {
+    struct lab lab;
+    struct error err = {0};
+    const char *path = temp_file("model.gguf", "GGUF", 4);
+    cr_assert_not(lab_with(&lab, &err, path, WORDS("--text", path)));
+    cr_assert(strstr(err.message, "model.gguf: a file, expected a folder"), "%s", err.message);
+    lab_close(&lab, false, &err);
+}
