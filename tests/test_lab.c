@@ -134,7 +134,6 @@ Test(lab, bits_per_weight_of_a_float32_checkpoint_are_those_of_the_quantized_wei
     cr_assert_str_eq(lab.table.rows[0].config, "fp32");
     cr_assert_float_eq(lab.table.rows[1].bits_per_weight, 16, 1e-9);
     cr_assert_float_eq(lab.table.rows[2].bits_per_weight, bits_of_blocks(&lab, true), 1e-9);
-    cr_assert(lab.table.rows[2].rel_error > 1e-3 && lab.table.rows[1].rel_error < 1e-3);
     lab_close(&lab, false, &err);
 }
 
@@ -181,15 +180,11 @@ Test(lab, patterns_that_leave_nothing_to_quantize_are_a_wrong_command_line) {
     cr_assert_eq(exit_status(model, "--skip", "*"), 2);
 }
 
-Test(lab, an_unknown_row_is_a_wrong_command_line) {
-    cr_assert_eq(exit_status(shared_path("fixtures/qwen2-tied-bf16"), "--config", "int5"), 2);
-}
-
 Test(lab, a_model_that_is_a_file_is_refused) {
     struct lab lab;
     struct error err = {0};
     const char *path = temp_file("model.gguf", "GGUF", 4);
     cr_assert_not(lab_with(&lab, &err, path, WORDS("--text", path)));
-    cr_assert(strstr(err.message, "model.gguf: a file, expected a folder"), "%s", err.message);
+    cr_assert(strstr(err.message, "model.gguf: a file; expected a folder"), "%s", err.message);
     lab_close(&lab, false, &err);
 }

@@ -201,7 +201,6 @@ Test(phases, failures_are_one_line_and_status_1) {
     expect_failure("phase1", "--model nonsense", 1, "nonsense: no such folder");
     expect_failure("phase1", "--model %s --text /no/such/text", 1, "/no/such/text: No such file");
     expect_failure("phase1", "--model %s --device cuda", 1, "no CUDA");
-    expect_failure("phase3", "--model %s --config 'int5'", 1, "no row called 'int5'");
     expect_failure("phase2", "--model %s --tokens 1,512 --logits /dev/null", 1,
                    "token 512 is outside the model's vocabulary of 512");
     expect_failure("phase1", "--model %s --choices /dev/null", 1, "/dev/null: no questions");
@@ -211,4 +210,5 @@ Test(phases, a_wrong_command_line_is_status_2) {
     expect_failure("phase1", "--bogus", 2, "--bogus");
     expect_failure("phase2", "--ctx minus", 2, "--ctx");
     expect_failure("phase3", "extra", 2, "extra");
+    expect_failure("phase3", "--model %s --config 'int5'", 2, "'int5', which is no row");
 }

@@ -262,9 +262,6 @@ static bool write_results(struct lab *lab, struct error *err) {
 }
 
 bool lab_close(struct lab *lab, bool ok, struct error *err) {
-    const char *config = lab->options.config;
-    if (ok && config && !lab->config_found && !lab->done)
-        cli_usage_error(lab->program, "--config is '%s', which is no row of this phase", config);
     if (ok && lab->table.n_rows)
         ok = write_results(lab, err);
     result_table_free(&lab->table);
@@ -286,10 +283,17 @@ static bool is_f32(const struct lab *lab) {
 }
 
 // Whether --config asks for this row, or for none in particular.
-static bool wanted(struct lab *lab, const char *label) {
-    bool yes = !lab->options.config || strcmp(lab->options.config, label) == 0;
-    lab->config_found |= yes;
-    return yes;
+static bool wanted(const struct lab *lab, const char *label) {
+    return !lab->options.config || strcmp(lab->options.config, label) == 0;
+}
+
+// The row's name: "int8 per-channel dynamic".
+static bool config_label(struct lab_config config, char label[96], struct error *err) {
+    const struct quant_format *format = quant_format_find(config.format);
+    if (!format)
+        return error_set(err, "no weight format is called '%s'", config.format);
+    snprintf(label, 96, "%s%s", format->label, config.int8_activations ? " dynamic" : "");
+    return true;
 }
 
 static void show_quantize(void *user, size_t done, size_t total) {
@@ -352,13 +356,12 @@ static bool keep_in_f16(struct recipe *r, struct error *err) {
 }
 
 bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err) {
-    const struct quant_format *format = quant_format_find(config.format);
     char label[96];
-    if (!format)
-        return error_set(err, "no weight format is called '%s'", config.format);
-    snprintf(label, sizeof label, "%s%s", format->label, config.int8_activations ? " dynamic" : "");
+    if (!config_label(config, label, err))
+        return false;
     if (lab->done || !wanted(lab, label))
         return true;
+    const struct quant_format *format = quant_format_find(config.format);
     struct recipe r;
     if (!recipe_uniform(&r, format, lab->options.only, lab->options.skip, err))
         return false;
@@ -366,4 +369,31 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     ok = ok && recipe_row(lab, &r, config.int8_activations, label, format->name, err);
     recipe_free(&r);
     return ok;
+}
+
+// A --config that names no row is noticed before minutes are spent on the baseline.
+static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
+                         struct error *err) {
+    bool found = wanted(lab, "fp16") || (is_f32(lab) && wanted(lab, "fp32"));
+    for (size_t i = 0; i < n; i++) {
+        char label[96];
+        if (!config_label(configs[i], label, err))
+            return false;
+        found |= wanted(lab, label);
+    }
+    if (!found)
+        cli_usage_error(lab->program, "--config is '%s', which is no row of this phase",
+                        lab->options.config);
+    return true;
+}
+
+bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
+             int argc, char **argv, struct error *err) {
+    struct lab lab;
+    bool ok = lab_open(&lab, program, argc, argv, err);
+    if (ok && !lab.done)
+        ok = check_config(&lab, configs, n, err) && lab_baseline(&lab, err);
+    for (size_t i = 0; ok && i < n && !lab.done; i++)
+        ok = lab_quantized(&lab, configs[i], err);
+    return lab_close(&lab, ok, err);
 }

@@ -1,11 +1,11 @@
 // What every experiment does: find the model, read the text, measure one row after another, print
 // the table. A phase's main says which rows, in the order the story tells them.
 //
-//     struct lab lab;
-//     lab_open(&lab, &program, argc, argv)      parses flags, loads the model and the text
-//     lab_baseline(&lab, …)                     the row all others are compared with
-//     lab_quantized(&lab, …)                    one row per configuration
-//     lab_close(&lab, …)                        prints, writes, frees
+//     lab_open         parses flags, loads the model and the text
+//     lab_baseline     the row all others are compared with
+//     lab_quantized    one row per configuration
+//     lab_close        prints, writes, frees
+// and lab_run, which is these four in this order.
 #ifndef NIBBLE_LAB_LAB_H
 #define NIBBLE_LAB_LAB_H
 
@@ -28,8 +28,7 @@ struct lab {
     struct question_list questions;  // none: accuracy is not measured
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
-    bool config_found; // a row that --config names has come by
-    bool done;         // the flags asked for something that needs no rows, and it is done
+    bool done; // the flags asked for something that needs no rows, and it is done
 };
 
 // Handles --tokenize, --detokenize and --limits itself (then lab->done). False with a message on
@@ -57,5 +56,9 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
+
+// The whole of a phase that measures a list of configurations.
+bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
+             int argc, char **argv, struct error *err);
 
 #endif

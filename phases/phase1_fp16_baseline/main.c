@@ -15,11 +15,8 @@ static const struct cli_program program = {
 };
 
 int main(int argc, char **argv) {
-    struct lab lab;
     struct error err = {0};
-    bool ok = lab_open(&lab, &program, argc, argv, &err);
-    ok = ok && (lab.done || lab_baseline(&lab, &err));
-    if (!lab_close(&lab, ok, &err))
+    if (!lab_run(&program, NULL, 0, argc, argv, &err))
         cli_fail(&program, &err);
     return 0;
 }

@@ -34,13 +34,8 @@ static const struct lab_config configs[] = {
 };
 
 int main(int argc, char **argv) {
-    struct lab lab;
     struct error err = {0};
-    bool ok = lab_open(&lab, &program, argc, argv, &err);
-    ok = ok && (lab.done || lab_baseline(&lab, &err));
-    for (size_t i = 0; ok && i < sizeof configs / sizeof *configs; i++)
-        ok = lab_quantized(&lab, configs[i], &err);
-    if (!lab_close(&lab, ok, &err))
+    if (!lab_run(&program, configs, sizeof configs / sizeof *configs, argc, argv, &err))
         cli_fail(&program, &err);
     return 0;
 }
