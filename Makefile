@@ -94,8 +94,8 @@ $(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -lcriterion -o $@
 
 demo: setup
-	@$(MAKE) --no-print-directory -j$$(nproc) phase3
-	./phase3
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3 >&2
+	@./phase3 --limit 16384 --choices none
 
 test: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/nibble-tests $(PHASES) tools
