@@ -94,7 +94,7 @@ static bool draw_histogram(const struct tensor *w, const float *row, const char 
                            struct error *err) {
     const struct quant_format *f = quant_format_find(format);
     double edges[BINS + 1], counts[BINS] = {0}, grid[GRID_MAX];
-    size_t n_grid = grid_of(f, row, w->shape[1], grid, err), shown = 0;
+    size_t n_grid = grid_of(f, row, count, grid, err), shown = 0;
     for (size_t b = 0; b <= BINS; b++)
         edges[b] = range * (2.0 * (double)b / BINS - 1);
     for (size_t i = 0; i < count; i++) {
@@ -131,6 +131,15 @@ static size_t worst_row(const float *x, size_t n, size_t k) {
     return worst;
 }
 
+// The group of a row whose largest weight is smallest: one that no outlier has come into.
+static const float *quiet_group(const float *row, size_t k, size_t group) {
+    const float *best = row;
+    for (size_t c = 0; c + group <= k; c += group)
+        if (quant_absmax(row + c, group) < quant_absmax(best, group))
+            best = row + c;
+    return best;
+}
+
 static bool draw_histograms(const struct tensor *w, const float *x, struct error *err) {
     size_t k = w->shape[1];
     const float *row = x + worst_row(x, w->shape[0], k) * k;
@@ -138,14 +147,15 @@ static bool draw_histograms(const struct tensor *w, const float *x, struct error
     for (size_t c = 0; c < k; c++)
         sum += fabs((double)row[c]);
     double range = 5 * sum / (double)k; // the bulk; the outliers lie outside
+    size_t group = k < 128 ? k : 128;
     return draw_histogram(w, row, "int8", k, range,
                           "INT8 per channel: 255 levels, fine enough even beside an outlier",
                           "histogram-int8", err) &&
            draw_histogram(w, row, "int4", k, range,
                           "INT4 per channel: the outlier sets the step, the bulk falls on zero",
                           "histogram-int4-channel", err) &&
-           draw_histogram(w, row, "int4-g128", k < 128 ? k : 128, range,
-                          "INT4 group 128: the first group has a step of its own",
+           draw_histogram(w, quiet_group(row, k, group), "int4-g128", group, range,
+                          "INT4 group 128: a group without the outlier, and its own step",
                           "histogram-int4-group", err);
 }
 
