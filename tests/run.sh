@@ -2,6 +2,7 @@
 # Runs the test program ($1) and fails if fewer than $2 tests ran or were skipped: Criterion exits 0
 # when nothing did. Skipped tests and why are listed behind its summary, which leaves them out.
 set -u
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # waiting threads sleep soon: see cli_wait_briefly
 program=$1
 minimum=$2
 shift 2

@@ -282,6 +282,13 @@ static void print_and_exit(const struct cli_program *p, enum cli_action action) 
     exit(0);
 }
 
+void cli_wait_briefly(char **argv) {
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY") || !argv[0])
+        return;
+    if (setenv("GOMP_SPINCOUNT", "2000", 0) == 0)
+        execv("/proc/self/exe", argv); // where that fails, threads only wait as before
+}
+
 void cli_parse(const struct cli_program *p, int argc, char **argv, struct cli_options *o) {
     struct error err = {0};
     enum cli_action action;

@@ -57,6 +57,13 @@ struct cli_program {
     size_t n_flags;
 };
 
+// libgomp's threads wait for each other by spinning for milliseconds. Where something else runs on
+// one of the cores that is fatal: a thread that lost its core is waited for by one that will not
+// lend its own. With this they go to sleep after 2,000 turns, some microseconds. The library reads
+// the variable before main, so the program starts itself again with GOMP_SPINCOUNT set, once; not
+// if that or OMP_WAIT_POLICY is set already. First call in main.
+void cli_wait_briefly(char **argv);
+
 // Parses argv into o (defaults first). Handles --help and --version (prints, exits 0); on a bad
 // command line prints one line to stderr and exits 2.
 void cli_parse(const struct cli_program *p, int argc, char **argv, struct cli_options *o);
@@ -68,8 +75,8 @@ bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct c
 // The text of --help, at most 100 columns wide.
 bool cli_print_help(const struct cli_program *p, FILE *f, struct error *err);
 
-// The token ids of "1,2,3" or "1 2 3" in a new array; NULL with a message that calls the text `what`.
-// A blank text has none.
+// The token ids of "1,2,3" or "1 2 3" in a new array; NULL with a message that calls the text
+// `what`. A blank text has none.
 int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct error *err);
 
 // Prints "phase2: message" to stderr and exits 1: the work failed.

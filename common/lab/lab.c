@@ -389,6 +389,7 @@ static bool check_config(const struct lab *lab, const struct lab_config *configs
 
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
              int argc, char **argv, struct error *err) {
+    cli_wait_briefly(argv);
     struct lab lab;
     bool ok = lab_open(&lab, program, argc, argv, err);
     if (ok && !lab.done)
