@@ -37,6 +37,11 @@ static struct outcome run(const char *phase, const char *arguments) {
     return o;
 }
 
+static void outcome_free(struct outcome *o) {
+    free(o->out);
+    free(o->err);
+}
+
 static void expect_failure(const char *phase, const char *arguments, int status,
                            const char *message) {
     struct outcome o = run(phase, arguments);
@@ -46,8 +51,7 @@ static void expect_failure(const char *phase, const char *arguments, int status,
     cr_expect(newline && !newline[1], "not one line: %s", o.err);
     cr_expect(strncmp(o.err, phase, strlen(phase)) == 0, "%s", o.err);
     cr_expect(strstr(o.err, message), "'%s' lacks '%s'", o.err, message);
-    free(o.out);
-    free(o.err);
+    outcome_free(&o);
 }
 
 static const cJSON *row_named(const cJSON *json, const char *config) {
@@ -120,8 +124,7 @@ Test(phases, json_has_every_row_under_its_name) {
     cr_expect(number(int4, "model_bytes") < number(fp16, "model_bytes"));
     cr_expect(number(int4, "bits_per_weight") > 4 && number(int4, "bits_per_weight") < 5.5);
     cJSON_Delete(json);
-    free(o.out);
-    free(o.err);
+    outcome_free(&o);
 }
 
 Test(phases, a_table_goes_to_stdout_and_nothing_else) {
@@ -132,8 +135,7 @@ Test(phases, a_table_goes_to_stdout_and_nothing_else) {
     cr_assert_eq(o.status, 0, "%s", o.err);
     cr_expect(strstr(o.out, "| Config") && strstr(o.out, "| fp32") && strstr(o.out, "mode half"));
     cr_expect_str_eq(o.err, "");
-    free(o.out);
-    free(o.err);
+    outcome_free(&o);
 }
 
 Test(phases, csv_appends_under_one_header) {
@@ -143,8 +145,7 @@ Test(phases, csv_appends_under_one_header) {
     for (int i = 0; i < 2; i++) {
         struct outcome o = run("phase1", arguments);
         cr_assert_eq(o.status, 0, "%s", o.err);
-        free(o.out);
-        free(o.err);
+        outcome_free(&o);
     }
     struct error err = {0};
     char *csv = file_read(path, 1 << 20, NULL, &err);
@@ -180,6 +181,8 @@ Test(phases, logits_of_given_tokens_in_a_chosen_configuration) {
     cr_expect(error > 1e-3 && error < 0.5, "%g", error);
     free(plain);
     free(quantized);
+    outcome_free(&o);
+    outcome_free(&q);
 }
 
 Test(phases, tokens_go_to_text_and_back) {
@@ -194,6 +197,8 @@ Test(phases, tokens_go_to_text_and_back) {
     char *text = file_read(text_file(), 1 << 20, NULL, &err);
     cr_expect_str_eq(back.out, text);
     free(text);
+    outcome_free(&o);
+    outcome_free(&back);
 }
 
 Test(phases, failures_are_one_line_and_status_1) {
