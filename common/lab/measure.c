@@ -69,7 +69,6 @@ static bool measure_text(struct lab *lab, const struct model *m, struct result_r
     if (live)
         fputc('\n', stderr);
     row->ttft_ms = g.ttft_ms;
-    row->tpot_ms = g.tpot_ms;
     row->text = g.text;
     g.text = NULL;
     generation_free(&g);
@@ -100,6 +99,9 @@ static bool measure_quality(struct lab *lab, const struct model *m, struct resul
     progress_finish(&p);
     if (!ok)
         return false;
+    if (isnan(r.nll))
+        return error_set(err, "%s: %s: the logits are not numbers: a weight is NaN, or overflows",
+                         lab->folder, row->config);
     row->ppl = r.ppl;
     row->nll = r.nll;
     row->ppl_tokens = (double)r.tokens;
@@ -141,10 +143,8 @@ static bool measure_speed(struct lab *lab, const struct model *m, struct result_
     if (!(bench ? speed_measure(m, 512, 128, 5, &s, err) : speed_measure(m, 16, 16, 1, &s, err)))
         return false;
     row->decode_tps = s.decode_tps;
-    if (bench || isnan(row->tpot_ms)) {
-        row->tpot_ms = s.tpot_ms;
-        row->tpot_sd_ms = s.tpot_sd_ms;
-    }
+    row->tpot_ms = s.tpot_ms;
+    row->tpot_sd_ms = s.tpot_sd_ms;
     if (bench) {
         row->prefill_tps = s.prefill_tps;
         row->ttft_ms = s.ttft_ms;
