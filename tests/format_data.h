@@ -31,8 +31,9 @@ static inline void *quantize_new(const struct quant_format *f, const float *w, s
     cr_assert(f->bytes(f, n, k, &bytes));
     void *data = memory_alloc(bytes, 1, f->name, &err);
     cr_assert_not_null(data, "%s", err.message);
-    cr_assert(f->quantize(f, w, 0, n, n, k, quant_absmax(w, n * k), data, &err), "%s: %s", f->name,
-              err.message);
+    cr_assert(f->quantize(f, w, 0, n, n, k, &(struct quant_hints){.absmax = quant_absmax(w, n * k)},
+                          data, &err),
+              "%s: %s", f->name, err.message);
     return data;
 }
 

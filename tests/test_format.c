@@ -21,7 +21,9 @@ static const char *failure(const char *name, const float *w, size_t n, size_t k,
     size_t bytes;
     cr_assert(f->bytes(f, n, k, &bytes));
     void *data = memory_alloc(bytes, 1, f->name, NULL);
-    cr_assert_not(f->quantize(f, w, 0, n, n, k, absmax, data, &err), "%s", name);
+    cr_assert_not(
+        f->quantize(f, w, 0, n, n, k, &(struct quant_hints){.absmax = absmax}, data, &err), "%s",
+        name);
     free(data);
     return err.message;
 }
@@ -118,7 +120,9 @@ Test(format, sizes_do_not_wrap) {
         cr_assert_not(f->bytes(f, 1, SIZE_MAX, &bytes), "%s", f->name);
         cr_assert_eq(bytes, 7);
         cr_assert_not(quant_bits_per_weight(f, SIZE_MAX / 2, 5, &bits));
-        cr_assert_not(f->quantize(f, NULL, 0, 0, SIZE_MAX / 2, 5, 0, NULL, &err), "%s", f->name);
+        cr_assert_not(
+            f->quantize(f, NULL, 0, 0, SIZE_MAX / 2, 5, &(struct quant_hints){0}, NULL, &err), "%s",
+            f->name);
     }
 }
 
@@ -349,4 +353,12 @@ Test(format, int8_planes_are_what_an_integer_product_reads) {
     }
     t.format = NULL;
     cr_assert_not(quant_int8_planes(&t, &codes, &scales, &step));
+}
+
+Test(format, formats_are_found_by_their_type_in_gguf_files) {
+    cr_assert_eq(quant_format_of_gguf(0), quant_format_find("f32"));
+    cr_assert_eq(quant_format_of_gguf(1), quant_format_find("f16"));
+    cr_assert_eq(quant_format_of_gguf(30), quant_format_find("bf16"));
+    cr_assert_null(quant_format_of_gguf(4), "a type that was removed from the format");
+    cr_assert_null(quant_format_of_gguf(UINT32_MAX), "int8 has no type");
 }

@@ -101,7 +101,8 @@ Test(format_error, rows_may_be_quantized_in_any_order) {
         float absmax = quant_absmax(w, N * K);
         for (size_t end = N; end > 0; end -= size_min(end, 5)) {
             size_t row = end - size_min(end, 5);
-            cr_assert(f->quantize(f, w + row * K, row, end - row, N, K, absmax, parts, NULL));
+            cr_assert(f->quantize(f, w + row * K, row, end - row, N, K,
+                                  &(struct quant_hints){.absmax = absmax}, parts, NULL));
         }
         cr_assert_arr_eq(whole, parts, bytes, "%s", f->name);
         free(whole);

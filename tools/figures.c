@@ -77,7 +77,9 @@ static size_t grid_of(const struct quant_format *f, const float *row, size_t k, 
         return 0;
     void *data = memory_alloc(bytes, 1, f->name, err);
     float *back = memory_alloc(k, sizeof *back, f->name, err);
-    if (data && back && f->quantize(f, row, 0, 1, 1, k, quant_absmax(row, k), data, err)) {
+    if (data && back &&
+        f->quantize(f, row, 0, 1, 1, k, &(struct quant_hints){.absmax = quant_absmax(row, k)}, data,
+                    err)) {
         f->dequantize_ref(f, data, 1, k, 0, 0, k, back);
         int half = (1 << (f->bits - 1)) - 1;
         double step = (double)quant_absmax(back, group < k ? group : k) / half;

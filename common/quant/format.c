@@ -44,6 +44,13 @@ const struct quant_format *quant_format_of_dtype(enum dtype t) {
     return NULL;
 }
 
+const struct quant_format *quant_format_of_gguf(uint32_t type) {
+    for (const struct quant_format *const *f = quant_formats; *f; f++)
+        if ((*f)->gguf_type > 0 && (uint32_t)((*f)->gguf_type - 1) == type)
+            return *f;
+    return NULL;
+}
+
 // a / b, rounded up, for b > 0.
 static size_t divide_up(size_t a, size_t b) {
     return a / b + (a % b != 0);

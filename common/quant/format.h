@@ -22,6 +22,14 @@ enum scale_span {
     SPAN_GROUP   // one per `group` neighbours in a row; the last group of a row may be shorter
 };
 
+// What a quantizer may use beyond the weights it is given.
+struct quant_hints {
+    float absmax;            // quant_absmax of the whole matrix, for SPAN_TENSOR
+    bool search;             // look for scales of least error, where the format knows how; slower
+    const float *importance; // [k] how much an error in each column matters (>= 0), for the search;
+                             // NULL: all alike
+};
+
 struct quant_format {
     const char *name;  // "int4-g128": JSON `format`, recipes, flags
     const char *label; // "int4 group 128": JSON `config`, tables
@@ -31,15 +39,20 @@ struct quant_format {
     size_t group;    // weights per scale for SPAN_GROUP, a divisor of 256; else 0
     bool zero_point; // each scale comes with a code that stands for 0: w = scale * (code - zero)
 
+    // Formats of blocks, as GGUF files have them: a row is k / block_weights blocks, one after
+    // another, with everything inside. 0 for formats of planes (struct quant_planes).
+    size_t block_weights, block_bytes;
+    int gguf_type; // the type's number in a GGUF file plus 1; 0: it has none
+
     // Bytes of an [n, k] matrix, everything included; false on overflow.
     bool (*bytes)(const struct quant_format *f, size_t n, size_t k, size_t *out);
     // Quantizes rows [row, row + count) of an [n, k] matrix into out (the whole matrix's bytes).
-    // w: [count, k], its first row is the matrix's row `row`. absmax: quant_absmax of the whole
-    // matrix, for SPAN_TENSOR. Fails on NaN or infinity, and on a weight or scale too large for its
-    // float16, naming row and column; what `out` then holds is unspecified. Rows may be quantized
-    // in any order and by several threads.
+    // w: [count, k], its first row is the matrix's row `row`. Fails on NaN or infinity, and on a
+    // weight or scale too large for its float16, naming row and column; what `out` then holds is
+    // unspecified. Rows may be quantized in any order and by several threads.
     bool (*quantize)(const struct quant_format *f, const float *w, size_t row, size_t count,
-                     size_t n, size_t k, float absmax, void *out, struct error *err);
+                     size_t n, size_t k, const struct quant_hints *hints, void *out,
+                     struct error *err);
     // Reads columns [col, col + count) of one row; col is a multiple of 256, count is free.
     // dequantize_ref is the definition; dequantize the fast version, equal bit for bit.
     void (*dequantize_ref)(const struct quant_format *f, const void *data, size_t n, size_t k,
@@ -55,6 +68,8 @@ extern const struct quant_format *const quant_formats[];
 const struct quant_format *quant_format_find(const char *name);
 // The format that is just this dtype (F32, F16, BF16); NULL for any other.
 const struct quant_format *quant_format_of_dtype(enum dtype t);
+// The format with this type number in a GGUF file; NULL if unknown.
+const struct quant_format *quant_format_of_gguf(uint32_t type);
 
 // Where things lie in the bytes of a matrix. A plane starts at a multiple of 64 bytes (a cache
 // line):

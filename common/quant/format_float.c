@@ -14,8 +14,9 @@ static bool fail_float(const struct quant_format *f, const float *w, size_t row,
 }
 
 static bool quantize_float(const struct quant_format *f, const float *w, size_t row, size_t count,
-                           size_t n, size_t k, float absmax, void *out, struct error *err) {
-    (void)absmax;
+                           size_t n, size_t k, const struct quant_hints *hints, void *out,
+                           struct error *err) {
+    (void)hints;
     size_t bytes;
     if (!f->bytes(f, n, k, &bytes))
         return quant_fail_size(n, k, err);
@@ -47,17 +48,18 @@ static void dequantize_bf16(const struct quant_format *f, const void *data, size
     convert_bf16_f32((const uint16_t *)data + row * k + col, count, out);
 }
 
-#define FLOAT_FORMAT(id, text, type, width, fast)                                                  \
+#define FLOAT_FORMAT(id, text, type, width, gguf, fast)                                            \
     const struct quant_format quant_##id = {.name = #id,                                           \
                                             .label = text,                                         \
                                             .dtype = type,                                         \
                                             .bits = width,                                         \
                                             .span = SPAN_NONE,                                     \
+                                            .gguf_type = gguf + 1,                                 \
                                             .bytes = quant_planes_bytes,                           \
                                             .quantize = quantize_float,                            \
                                             .dequantize_ref = dequantize_float_ref,                \
                                             .dequantize = fast}
 
-FLOAT_FORMAT(f32, "fp32", DTYPE_F32, 32, dequantize_float_ref);
-FLOAT_FORMAT(f16, "fp16", DTYPE_F16, 16, dequantize_f16);
-FLOAT_FORMAT(bf16, "bf16", DTYPE_BF16, 16, dequantize_bf16);
+FLOAT_FORMAT(f32, "fp32", DTYPE_F32, 32, 0, dequantize_float_ref);
+FLOAT_FORMAT(f16, "fp16", DTYPE_F16, 16, 1, dequantize_f16);
+FLOAT_FORMAT(bf16, "bf16", DTYPE_BF16, 16, 30, dequantize_bf16);

@@ -78,8 +78,9 @@ static inline int zero_load(const uint8_t *zeros, size_t g) {
 }
 
 static bool quantize_int4(const struct quant_format *f, const float *w, size_t row, size_t count,
-                          size_t n, size_t k, float absmax, void *out, struct error *err) {
-    (void)absmax;
+                          size_t n, size_t k, const struct quant_hints *hints, void *out,
+                          struct error *err) {
+    (void)hints;
     struct quant_planes p;
     if (!quant_planes(f, n, k, &p))
         return quant_fail_size(n, k, err);

@@ -22,7 +22,8 @@ static void round_codes(const float *w, size_t n, float scale, int8_t *codes) {
 }
 
 static bool quantize_int8(const struct quant_format *f, const float *w, size_t row, size_t count,
-                          size_t n, size_t k, float absmax, void *out, struct error *err) {
+                          size_t n, size_t k, const struct quant_hints *hints, void *out,
+                          struct error *err) {
     struct quant_planes p;
     if (!quant_planes(f, n, k, &p))
         return quant_fail_size(n, k, err);
@@ -32,7 +33,7 @@ static bool quantize_int8(const struct quant_format *f, const float *w, size_t r
             float largest = quant_absmax(w + col, len);
             if (!isfinite(largest))
                 return quant_fail_not_finite(w + col, r, col, len, err);
-            float exact = (f->span == SPAN_TENSOR ? absmax : largest) / CODE_MAX;
+            float exact = (f->span == SPAN_TENSOR ? hints->absmax : largest) / CODE_MAX;
             float scale = scale_round(p.scale_bytes, exact);
             if (!isfinite(scale))
                 return quant_fail_scale(exact, p.scale_bytes, r, col, len, err);

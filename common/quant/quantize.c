@@ -73,7 +73,8 @@ static bool run_chunk(const struct tensor *from, const struct tensor *to, enum p
     if (pass == PASS_ABSMAX)
         return find_absmax(from, buffer, row, count, &chunk->absmax, err);
     if (pass == PASS_QUANTIZE)
-        return to->format->quantize(to->format, buffer, row, count, n, k, absmax, to->data, err);
+        return to->format->quantize(to->format, buffer, row, count, n, k,
+                                    &(struct quant_hints){.absmax = absmax}, to->data, err);
     read_rows(to, row, count, buffer + ROWS * k);
     measure_error(buffer, buffer + ROWS * k, count * k, chunk);
     return true;
