@@ -56,10 +56,15 @@ static uint64_t parse_number(const char *text, bool bytes) {
 
 static struct job parse_arguments(int argc, char **argv) {
     static const struct option options[] = {
-        {"eval", no_argument, NULL, 'e'},          {"calib", no_argument, NULL, 'c'},
-        {"choices", required_argument, NULL, 'q'}, {"seed", required_argument, NULL, 's'},
-        {"bytes", required_argument, NULL, 'b'}, {"facts", required_argument, NULL, 'f'},   {"out", required_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"eval", no_argument, NULL, 'e'},
+        {"calib", no_argument, NULL, 'c'},
+        {"choices", required_argument, NULL, 'q'},
+        {"seed", required_argument, NULL, 's'},
+        {"bytes", required_argument, NULL, 'b'},
+        {"facts", required_argument, NULL, 'f'},
+        {"out", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     struct job job = {.kind = KIND_TRAIN, .facts = 3};
     size_t bytes = 0;
