@@ -2,6 +2,7 @@
 ## make            every phase and tool, and what was left out
 ## make phaseN     one phase; then ./phaseN --help
 ## make demo       the main job on the bundled model: FP16, INT8 and INT4 side by side
+## make reproduce  every figure of the tables, here and as committed
 ## make test       the tests (both install what is missing first)
 ## make san        the tests under AddressSanitizer and UBSan
 ## make fuzz       the parsers' fuzz targets, FUZZ_SECONDS each (60)
@@ -46,7 +47,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)")
 
 .DELETE_ON_ERROR:
-.PHONY: all setup demo test san data train fuzz bench results docs docs-check synth clean help format tools \
+.PHONY: all setup demo reproduce test san data train fuzz bench results docs docs-check synth clean help format tools \
 	check-libraries
 # Objects are kept: make would call those behind a pattern chain intermediate and delete them.
 .SECONDARY:
@@ -93,9 +94,23 @@ $(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -lcriterion -o $@
 
+# Its figures are computed, so they equal the committed ones wherever it runs; speeds do not.
+DEMO := --limit 16384 --questions 100 --prompt "Victor was given eight figs at the post office." \
+	--max-tokens 40
 demo: setup
-	@$(MAKE) --no-print-directory -j$$(nproc) phase3 >&2
-	@./phase3 --limit 16384 --choices none
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3 $(BUILD)/tools/figures $(BUILD)/tools/reproduce >&2
+	@rm -rf $(BUILD)/demo && mkdir -p $(BUILD)/demo
+	@./phase3 $(DEMO) --csv $(BUILD)/demo/phase3.csv
+	@$(BUILD)/tools/figures data/model $(BUILD)/demo >&2
+	@$(BUILD)/tools/reproduce --brief results/bundled/demo.csv $(BUILD)/demo/phase3.csv || \
+		echo "make reproduce shows every figure" >&2
+
+# Every figure of the bundled model's tables, measured here and beside the committed one.
+reproduce: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3 $(BUILD)/tools/reproduce >&2
+	@rm -rf $(BUILD)/reproduce && mkdir -p $(BUILD)/reproduce
+	@./phase3 --bench --csv $(BUILD)/reproduce/phase3.csv >/dev/null
+	@$(BUILD)/tools/reproduce results/bundled/phase3.csv $(BUILD)/reproduce/phase3.csv
 
 test: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/nibble-tests $(PHASES) tools

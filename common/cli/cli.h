@@ -24,8 +24,9 @@ struct cli_options {
     const char *json, *csv, *out;
     const char *tokens, *logits, *config, *tokenize, *detokenize;
     const char *only, *skip;
-    size_t ctx;   // 0: 2048, or the model's own limit if smaller
-    size_t limit; // 0: all tokens
+    size_t ctx;       // 0: 2048, or the model's own limit if smaller
+    size_t limit;     // 0: all tokens
+    size_t questions; // 0: all
     enum ppl_mode ppl_mode;
     int threads, max_tokens;
     struct sampler_options sampling;

@@ -39,6 +39,8 @@ static const struct {
     {"choices", "FILE", CLI_TEXT, AT(options.choices), 1, 0, NULL, "Evaluation",
      "multiple-choice questions, one JSON object a line; none: no questions [the bundled ones for "
      "the bundled model, none for others]"},
+    {"questions", "N", CLI_SIZE, AT(options.questions), 0, INFINITY, "0", "Evaluation",
+     "ask only the first N of them; 0: all"},
     {"bench", NULL, CLI_FLAG, AT(options.bench), 0, 0, NULL, "Evaluation",
      "time prefill (512 tokens) and decode (128): a warm-up, then the median of 5"},
 
