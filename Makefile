@@ -163,10 +163,10 @@ data: $(BUILD)/tools/make_stories $(BUILD)/tools/train_tokenizer
 # something else runs.
 train: $(BUILD)/tools/make_stories $(BUILD)/tools/train $(BUILD)/tools/outliers
 	@mkdir -p data/train
-	$(BUILD)/tools/make_stories --bytes 80MB --out data/train/stories.txt
+	$(BUILD)/tools/make_stories --bytes 130MB --out data/train/stories.txt
 	OMP_WAIT_POLICY=passive $(BUILD)/tools/train --config tools/bundled-model.json \
 		--data data/train/stories.txt --tokenizer data/model --valid data/eval.txt \
-		--tokens 12000000 --context 512 --batch 16 --micro-batch 8 --lr 0.003 --seed 1 \
+		--tokens 18000000 --context 512 --batch 4 --lr 0.0008 --warmup 200 --snapshot 250 --seed 1 \
 		--state data/train/model.state --log results/train.csv --out data/train/model --resume
 	rm -rf data/train/bundled
 	$(BUILD)/tools/outliers --add data/train/model data/train/bundled
