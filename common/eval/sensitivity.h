@@ -49,7 +49,8 @@ struct sensitivity_check {
 
 struct sensitivity {
     uint64_t model;        // sensitivity_fingerprint of the model it belongs to
-    size_t tokens, window; // that it was measured on
+    uint64_t text;         // a hash of the tokens it was given to probe on
+    size_t tokens, window; // of them, what it was measured on
     size_t n_tensors, n_formats;
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;
@@ -96,7 +97,7 @@ bool sensitivity_write(const struct sensitivity *s, const char *path, struct err
 bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, struct error *err);
 
 // Spearman's rank correlation of n pairs, ties sharing their mean rank; NaN for less than two
-// pairs, or where all of one side are equal.
-double spearman(const double *a, const double *b, size_t n, struct error *err);
+// pairs, or where all of one side are equal. Fails only for want of memory.
+bool spearman(const double *a, const double *b, size_t n, double *out, struct error *err);
 
 #endif
