@@ -71,9 +71,12 @@ Test(recipe, formats_go_by_name_or_label) {
 }
 
 Test(recipe, mistakes_are_named_with_file_and_line) {
-    check_failure("* int8\n\n* int5",
-                  "recipe.txt:3: unknown format 'int5', expected keep or one of f32 f16 bf16 "
-                  "int8-tensor int8 ");
+    check_failure("* int8\n\n* int7",
+                  "recipe.txt:3: unknown format 'int7', expected keep or one of f32 f16 bf16 "
+                  "int8 int6 int5 int4 int3 int2");
+    check_failure("* int5-g48", "recipe.txt:1: unknown format 'int5-g48', expected keep or one of "
+                                "int5 int5-g16 int5-g32 int5-g64 int5-g128 int5-g256 int5-zp "
+                                "int5-g16-zp");
     check_failure("* INT8", "recipe.txt:1: unknown format 'INT8'");
     check_failure("* int8 int4", "recipe.txt:1: unknown format 'int8 int4'");
     check_failure("\n*.up # int8\n", "recipe.txt:2: '*.up' alone, expected a pattern and a format");

@@ -18,12 +18,37 @@ static const char NOT_LINEAR[] = "*norm*|*ln_*|*bias|*inv_freq";
 static const char IN_BLOCKS[] = "*.[0-9].*|*.[0-9][0-9].*|*.[0-9][0-9][0-9].*|"
                                 "*.[0-9][0-9][0-9][0-9].*";
 
-// "f32 f16 …", for messages.
-static void list_formats(char *text, size_t size) {
+// "int4" of "int4-g128" and of "int4 group 128".
+static size_t family_length(const char *name) {
+    return strcspn(name, "- ");
+}
+
+static bool same_family(const char *a, const char *b) {
+    size_t n = family_length(a);
+    return n == family_length(b) && strncmp(a, b, n) == 0;
+}
+
+static bool first_of_family(size_t i) {
+    for (size_t j = 0; j < i; j++)
+        if (same_family(quant_formats[j]->name, quant_formats[i]->name))
+            return false;
+    return true;
+}
+
+// For messages: the formats of the word's family, "int4 int4-g16 …"; where there is no such family,
+// "f32 f16 bf16 int8 …": all of them.
+static void list_formats(const char *word, char *text, size_t size) {
     size_t used = 0;
-    for (size_t i = 0; quant_formats[i] && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? " " : "",
-                                 quant_formats[i]->name);
+    bool known = false;
+    for (size_t i = 0; quant_formats[i]; i++)
+        known |= same_family(word, quant_formats[i]->name);
+    for (size_t i = 0; quant_formats[i] && used < size; i++) {
+        const char *name = quant_formats[i]->name;
+        size_t length = known ? strlen(name) : family_length(name);
+        if (known ? same_family(word, name) : first_of_family(i))
+            used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? " " : "",
+                                     (int)length, name);
+    }
 }
 
 // The first of the alternatives into out; false if it is too long. *rest: what follows, or NULL.
@@ -119,7 +144,7 @@ static bool parse_line(struct recipe *r, char *line, const char *name, size_t nu
     const struct quant_format *f = quant_format_find(word);
     if (!f && strcmp(word, "keep") != 0) {
         char known[512];
-        list_formats(known, sizeof known);
+        list_formats(word, known, sizeof known);
         return error_set(err, "%s:%zu: unknown format '%.100s', expected keep or one of %s", name,
                          number, word, known);
     }
