@@ -390,7 +390,7 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                          const struct sensitivity_options *options, struct sensitivity *s,
                          sensitivity_progress *progress, void *user, struct error *err) {
     *s = (struct sensitivity){.model = sensitivity_fingerprint(m),
-                              .text = sensitivity_hash(tokens, n_tokens * sizeof *tokens)};
+                              .text = sensitivity_text(tokens, n_tokens)};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
     bool ok = allocate(&a, formats, n_formats, options->blocks_only, err);
     if (ok) {

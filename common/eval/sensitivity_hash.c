@@ -11,8 +11,10 @@ static uint64_t hash_more(uint64_t hash, const void *data, size_t size) {
     return hash;
 }
 
-uint64_t sensitivity_hash(const void *data, size_t size) {
-    return hash_more(0xcbf29ce484222325u, data, size);
+static const uint64_t empty = 0xcbf29ce484222325u;
+
+uint64_t sensitivity_text(const int32_t *tokens, size_t n) {
+    return hash_more(empty, tokens, n * sizeof *tokens);
 }
 
 // 64 samples of 16 bytes, evenly over a tensor: a checkpoint of many gigabytes is not read whole.
@@ -30,7 +32,7 @@ static uint64_t hash_tensor(uint64_t hash, const struct tensor *w) {
 }
 
 uint64_t sensitivity_fingerprint(const struct model *m) {
-    uint64_t hash = sensitivity_hash(&m->config.n_layers, sizeof m->config.n_layers);
+    uint64_t hash = hash_more(empty, &m->config.n_layers, sizeof m->config.n_layers);
     for (size_t l = 0; l <= m->config.n_layers; l++) {
         bool end = l == m->config.n_layers;
         for (enum linear_role r = end ? ROLE_EMBEDDING : ROLE_Q;

@@ -38,7 +38,6 @@ void sensitivity_choose_anchors(const struct sensitivity_cell *cells, size_t n_f
                                 bool *chosen);
 // Sets kld_estimated of the cells that are no anchors.
 void sensitivity_estimate(struct sensitivity_cell *cells, size_t n_formats, const bool *anchors);
-uint64_t sensitivity_hash(const void *data, size_t size);
 // Sets s->check.
 bool sensitivity_judge(struct sensitivity *s, struct error *err);
 
