@@ -170,6 +170,14 @@ static bool run_changed(struct probe *p, const struct model *m, size_t first, fl
     return true;
 }
 
+bool probe_watch(struct probe *p, size_t layer, linear_observer *observe, void *user,
+                 struct error *err) {
+    struct batch b = probe_batch(p);
+    size_t size = p->n * p->base->config.hidden;
+    memcpy(p->scratch, p->x + layer * size, size * sizeof *p->x);
+    return model_run_layers(p->base, &p->kv, &b, layer, layer + 1, p->scratch, observe, user, err);
+}
+
 // The sum of divergences of rows [first, first + n); space has room for 3 × LOGIT_ROWS of logits.
 static bool sum_rows(const struct probe *p, const struct model *m, const float *hidden,
                      size_t first, size_t n, float *space, double *sum, struct error *err) {

@@ -35,6 +35,10 @@ void probe_close(struct probe *p);
 bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld,
                struct error *err);
 
+// Runs one layer of the base on the probe's tokens; observe sees its linears' inputs.
+bool probe_watch(struct probe *p, size_t layer, linear_observer *observe, void *user,
+                 struct error *err);
+
 // KL divergence of q = softmax(logits) from p = softmax(reference), where q may be very close to p:
 // with d = logits - reference and x = d - Σ p d, it is log(1 + Σ p (eˣ - 1 - x)), a sum without
 // cancellation. p need not be normalised.

@@ -49,7 +49,8 @@ struct sensitivity_check {
 
 struct sensitivity {
     uint64_t model;        // sensitivity_fingerprint of the model it belongs to
-    size_t tokens, window; // that it was measured on
+    uint64_t text;         // sensitivity_text of what it was given to probe on
+    size_t tokens, window; // of them, what it was measured on
     size_t n_tensors, n_formats;
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;
@@ -86,8 +87,9 @@ double sensitivity_kld(const struct sensitivity_cell *c);
 // cannot hold all of them.
 double sensitivity_sum(const struct sensitivity *s, size_t format);
 
-// A hash of shape, names and a sample of every tensor's bytes.
+// A hash of shape, names and a sample of every tensor's bytes; and one of a text's tokens.
 uint64_t sensitivity_fingerprint(const struct model *m);
+uint64_t sensitivity_text(const int32_t *tokens, size_t n);
 
 // As CSV: a row per cell, its tensor's columns in each. Reading fails, naming file and row, on
 // anything that sensitivity_write cannot have written, and if the file belongs to another model
@@ -96,7 +98,7 @@ bool sensitivity_write(const struct sensitivity *s, const char *path, struct err
 bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, struct error *err);
 
 // Spearman's rank correlation of n pairs, ties sharing their mean rank; NaN for less than two
-// pairs, or where all of one side are equal.
-double spearman(const double *a, const double *b, size_t n, struct error *err);
+// pairs, or where all of one side are equal. Fails only for want of memory.
+bool spearman(const double *a, const double *b, size_t n, double *out, struct error *err);
 
 #endif
