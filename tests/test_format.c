@@ -330,8 +330,11 @@ Test(format, absmax_and_range_see_every_weight) {
 }
 
 Test(format, scales_are_read_like_any_float16) {
-    for (uint16_t h = 0; h < 0x7c00; h++)
+    for (uint16_t h = 0; h < 0x7c00; h++) {
+        uint16_t negative = h | 0x8000;
         cr_assert_eq(scale_from_f16(&h, 0), f16_to_f32(h), "%04x", h);
+        cr_assert_eq(f32_bits(scale_from_f16(&negative, 0)), f32_bits(f16_to_f32(negative)));
+    }
 }
 
 Test(format, int8_planes_are_what_an_integer_product_reads) {

@@ -49,7 +49,7 @@ Test(format_packed, int3_codes_follow_each_other_from_the_lowest_bit) {
 
 Test(format_packed, codes_of_all_widths_lie_where_the_header_says) {
     for (int bits = 2; bits <= 6; bits++) {
-        char name[16];
+        char name[32];
         float w[37];
         int max = (1 << (bits - 1)) - 1;
         for (int i = 0; i < 37; i++)

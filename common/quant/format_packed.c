@@ -25,7 +25,11 @@
 // (len + 1) / 2 + j. When len is odd, the last byte's upper half is 0 and belongs to nobody.
 //
 // A row's zero points lie one after another like codes: with four bits, two to a byte.
+//
+// A search for better scales (scale_search.h) uses all codes in symmetric groups too; their scale
+// may then be negative, so that the largest weight is the one that gets code 0.
 #include "quant/format_shared.h"
+#include "quant/scale_search.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -97,23 +101,17 @@ static inline int unpack_one(const uint8_t *row, size_t k, size_t i, int bits) {
 
 // ---- quantizing ---------------------------------------------------------------------------------
 
-// The codes a group may use, and what they mean.
-struct grid {
-    float scale;
-    int zero;
-    int lo, hi; // of code - zero
-};
-
 // scale: as stored. A scale of 0 (all weights 0, or too small for one) makes every ŵ 0.
-static struct grid grid_choose(const struct quant_format *f, float scale, float min) {
+static struct quant_grid grid_choose(const struct quant_format *f, float scale, float min) {
     int max = code_max(f->bits), half = 1 << (f->bits - 1);
     if (!f->zero_point)
-        return (struct grid){scale, half, 1 - half, half - 1};
+        return (struct quant_grid){scale, half, 1 - half, half - 1};
     int zero = scale > 0 ? round_even(clamp(-min / scale, 0, (float)max)) : 0;
-    return (struct grid){scale, zero, -zero, max - zero};
+    return (struct quant_grid){scale, zero, -zero, max - zero};
 }
 
-static inline void round_codes(const float *w, size_t n, const struct grid *g, uint8_t *codes) {
+static inline void round_codes(const float *w, size_t n, const struct quant_grid *g,
+                               uint8_t *codes) {
     if (g->scale == 0) {
         memset(codes, g->zero, n);
         return;
@@ -125,7 +123,8 @@ static inline void round_codes(const float *w, size_t n, const struct grid *g, u
 
 // The grid of the len weights of row r from column col on.
 static bool choose_group(const struct quant_format *f, const float *w, size_t len, size_t r,
-                         size_t col, size_t scale_bytes, struct grid *grid, struct error *err) {
+                         size_t col, size_t scale_bytes, const struct quant_hints *hints,
+                         struct quant_grid *grid, struct error *err) {
     struct quant_range range = quant_range(w, len);
     if (!isfinite(range.lo) || !isfinite(range.hi))
         return quant_fail_not_finite(w, r, col, len, err);
@@ -135,20 +134,26 @@ static bool choose_group(const struct quant_format *f, const float *w, size_t le
     if (!isfinite(scale))
         return quant_fail_scale(exact, scale_bytes, r, col, len, err);
     *grid = grid_choose(f, scale, range.lo);
+    if (!hints->search)
+        return true;
+    grid->lo = -grid->zero; // code 0 too: of no use to plain rounding, one more value for a search
+    quant_grid_search(w, hints->importance ? hints->importance + col : NULL, len, f->zero_point,
+                      scale_bytes, grid);
     return true;
 }
 
 static bool quantize_row(const struct quant_format *f, const struct quant_planes *p, const float *w,
-                         size_t r, size_t k, char *out, struct error *err) {
+                         size_t r, size_t k, const struct quant_hints *hints, char *out,
+                         struct error *err) {
     uint8_t codes[CHUNK], *zeros = (uint8_t *)out + p->zeros + r * p->zero_stride;
     uint8_t *bytes = (uint8_t *)out + r * p->code_stride;
-    struct grid grid = {0};
+    struct quant_grid grid = {0};
     memset(zeros, 0, p->zero_stride);
     for (size_t col = 0, len; col < k; col += len) {
         size_t chunk = col / CHUNK * CHUNK, g = col / p->group, begin = g * p->group;
         if (col == begin) {
             if (!choose_group(f, w + col, size_min(p->group, k - col), r, col, p->scale_bytes,
-                              &grid, err))
+                              hints, &grid, err))
                 return false;
             scale_store(out + p->scales, p->scale_bytes, r * p->groups + g, grid.scale);
             if (f->zero_point)
@@ -165,12 +170,11 @@ static bool quantize_row(const struct quant_format *f, const struct quant_planes
 static bool quantize_packed(const struct quant_format *f, const float *w, size_t row, size_t count,
                             size_t n, size_t k, const struct quant_hints *hints, void *out,
                             struct error *err) {
-    (void)hints;
     struct quant_planes p;
     if (!quant_planes(f, n, k, &p))
         return quant_fail_size(n, k, err);
     for (size_t r = row; r < row + count; r++, w += k)
-        if (!quantize_row(f, &p, w, r, k, out, err))
+        if (!quantize_row(f, &p, w, r, k, hints, out, err))
             return false;
     return true;
 }

@@ -64,14 +64,15 @@ static inline float clamp(float x, float lo, float hi) {
     return x > hi ? hi : x;
 }
 
-// The float16 at p[i], of a plane of scales: what f16_to_f32 gives for one that is finite and not
-// negative, without a branch.
+// The float16 at p[i], of a plane of scales: what f16_to_f32 gives for one that is finite, without
+// a branch.
 static inline float scale_from_f16(const void *p, size_t i) {
     uint16_t h;
     memcpy(&h, (const char *)p + 2 * i, sizeof h);
-    float subnormal = f32_from_bits(h + f32_bits(0.5f)) - 0.5f; // h * 2^-24
-    float normal = f32_from_bits(((uint32_t)h << 13) + ((127u - 15u) << 23));
-    return h < 0x400 ? subnormal : normal;
+    uint32_t magnitude = h & 0x7fff, sign = (uint32_t)(h & 0x8000) << 16;
+    float subnormal = f32_from_bits(magnitude + f32_bits(0.5f)) - 0.5f; // magnitude * 2^-24
+    float normal = f32_from_bits((magnitude << 13) + ((127u - 15u) << 23));
+    return f32_from_bits(f32_bits(magnitude < 0x400 ? subnormal : normal) | sign);
 }
 
 // Scale `i` of a plane of scales that are scale_bytes each.

@@ -19,9 +19,7 @@ struct tally {
 struct job {
     const struct model *source;
     const struct recipe *recipe;
-    bool int8_activations;
-    quantize_progress *progress;
-    void *user;
+    const struct quantize_options *options;
     size_t done, total;
     double seconds;
     struct tally floats, blocks; // what became another float type, and what was quantized
@@ -66,22 +64,21 @@ static void measure_error(const float *w, const float *back, size_t n, struct ch
 
 // One pass over ROWS rows; buffer has room for twice as many.
 static bool run_chunk(const struct tensor *from, const struct tensor *to, enum pass pass,
-                      float absmax, size_t row, float *buffer, struct chunk *chunk,
-                      struct error *err) {
+                      const struct quant_hints *hints, size_t row, float *buffer,
+                      struct chunk *chunk, struct error *err) {
     size_t n = from->shape[0], k = from->shape[1], count = n - row < ROWS ? n - row : ROWS;
     read_rows(from, row, count, buffer);
     if (pass == PASS_ABSMAX)
         return find_absmax(from, buffer, row, count, &chunk->absmax, err);
     if (pass == PASS_QUANTIZE)
-        return to->format->quantize(to->format, buffer, row, count, n, k,
-                                    &(struct quant_hints){.absmax = absmax}, to->data, err);
+        return to->format->quantize(to->format, buffer, row, count, n, k, hints, to->data, err);
     read_rows(to, row, count, buffer + ROWS * k);
     measure_error(buffer, buffer + ROWS * k, count * k, chunk);
     return true;
 }
 
 static bool run_pass(const struct tensor *from, const struct tensor *to, enum pass pass,
-                     float absmax, struct chunk *chunks, struct error *err) {
+                     const struct quant_hints *hints, struct chunk *chunks, struct error *err) {
     size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
     size_t failed = SIZE_MAX; // the first chunk that did, however many threads there are
     struct error first = {0};
@@ -93,7 +90,7 @@ static bool run_pass(const struct tensor *from, const struct tensor *to, enum pa
 #pragma omp for schedule(static)
         for (size_t i = 0; i < n_chunks; i++)
             if (mine == SIZE_MAX &&
-                !run_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why))
+                !run_chunk(from, to, pass, hints, i * ROWS, buffer, &chunks[i], &why))
                 mine = i;
         free(buffer);
 #pragma omp critical
@@ -115,13 +112,15 @@ static bool quantize_tensor(struct job *job, const struct tensor *from, struct t
     if (!chunks)
         return false;
     bool one_scale = to->format->span == SPAN_TENSOR;
-    bool ok = !one_scale || run_pass(from, to, PASS_ABSMAX, 0, chunks, job->err);
-    float absmax = 0;
+    struct quant_hints hints = {.search = job->options->search};
+    if (job->options->importance)
+        hints.importance = job->options->importance(job->options->user, from);
+    bool ok = !one_scale || run_pass(from, to, PASS_ABSMAX, &hints, chunks, job->err);
     for (size_t i = 0; i < n_chunks; i++)
-        absmax = fmaxf(chunks[i].absmax, absmax);
-    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err);
+        hints.absmax = fmaxf(chunks[i].absmax, hints.absmax);
+    ok = ok && run_pass(from, to, PASS_QUANTIZE, &hints, chunks, job->err);
     job->seconds += timer_now() - start;
-    ok = ok && run_pass(from, to, PASS_MEASURE, 0, chunks, job->err);
+    ok = ok && run_pass(from, to, PASS_MEASURE, &hints, chunks, job->err);
     for (size_t i = 0; i < n_chunks; i++) {
         tally->error_squared += chunks[i].error_squared;
         tally->weight_squared += chunks[i].weight_squared;
@@ -161,9 +160,9 @@ static bool quantize_linear(void *user, struct linear *l) {
     bool ok = quantize_tensor(job, &from, to);
     if (job->source->files)
         safetensors_drop(job->source->files, from.data, from.bytes);
-    l->int8_activations = job->int8_activations && is_int8_matrix(to);
-    if (job->progress)
-        job->progress(job->user, job->done, job->total);
+    l->int8_activations = job->options->int8_activations && is_int8_matrix(to);
+    if (job->options->progress)
+        job->options->progress(job->options->user, job->done, job->total);
     return ok;
 }
 
@@ -196,18 +195,13 @@ static struct model *shallow_copy(const struct model *source, struct error *err)
     return m;
 }
 
-struct model *model_quantize(const struct model *source, const struct recipe *recipe,
-                             bool int8_activations, struct quantize_stats *stats,
-                             quantize_progress *progress, void *user, struct error *err) {
+struct model *model_quantize_with(const struct model *source, const struct recipe *recipe,
+                                  const struct quantize_options *options,
+                                  struct quantize_stats *stats, struct error *err) {
     struct model *m = shallow_copy(source, err);
     if (!m)
         return NULL;
-    struct job job = {.source = source,
-                      .recipe = recipe,
-                      .int8_activations = int8_activations,
-                      .progress = progress,
-                      .user = user,
-                      .err = err};
+    struct job job = {.source = source, .recipe = recipe, .options = options, .err = err};
     model_visit_linears(m, count_linear, &job.total);
     if (!model_visit_linears(m, quantize_linear, &job)) {
         model_free(m);
@@ -222,4 +216,12 @@ struct model *model_quantize(const struct model *source, const struct recipe *re
     stats->seconds = job.seconds;
     stats->nmse = t->weight_squared > 0 ? t->error_squared / t->weight_squared : 0;
     return m;
+}
+
+struct model *model_quantize(const struct model *source, const struct recipe *recipe,
+                             bool int8_activations, struct quantize_stats *stats,
+                             quantize_progress *progress, void *user, struct error *err) {
+    const struct quantize_options options = {
+        .int8_activations = int8_activations, .progress = progress, .user = user};
+    return model_quantize_with(source, recipe, &options, stats, err);
 }
