@@ -14,6 +14,7 @@ enum { PLANE_ALIGN = 64 };
 #define PACKED_WIDTH(width)                                                                        \
     &quant_int##width QUANT_GROUPS(PACKED_GROUP, width),                                           \
         &quant_int##width##_zp QUANT_GROUPS(PACKED_GROUP_ZP, width)
+#define GGML_ROW(id) &quant_##id,
 
 const struct quant_format *const quant_formats[] = {
     &quant_f32,
@@ -32,7 +33,7 @@ const struct quant_format *const quant_formats[] = {
     PACKED_WIDTH(4),
     PACKED_WIDTH(3),
     PACKED_WIDTH(2),
-    NULL,
+    QUANT_GGML_FORMATS(GGML_ROW) NULL,
 };
 
 const struct quant_format *quant_format_find(const char *name) {
