@@ -104,7 +104,8 @@ static bool run_pass(const struct tensor *from, const struct tensor *to, enum pa
                      first.message);
 }
 
-static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
+static bool quantize_tensor(struct job *job, bool search, const struct tensor *from,
+                            struct tensor *to) {
     size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
     struct tally *tally = to->dtype == DTYPE_BLOCK ? &job->blocks : &job->floats;
     double start = timer_now();
@@ -112,7 +113,7 @@ static bool quantize_tensor(struct job *job, const struct tensor *from, struct t
     if (!chunks)
         return false;
     bool one_scale = to->format->span == SPAN_TENSOR;
-    struct quant_hints hints = {.search = job->options->search};
+    struct quant_hints hints = {.search = search || job->options->search};
     if (job->options->importance)
         hints.importance = job->options->importance(job->options->user, from);
     bool ok = !one_scale || run_pass(from, to, PASS_ABSMAX, &hints, chunks, job->err);
@@ -141,7 +142,8 @@ static bool is_int8_matrix(const struct tensor *w) {
 // Replaces l's weights (a view of the source's) by a quantized copy of its own.
 static bool quantize_linear(void *user, struct linear *l) {
     struct job *job = user;
-    const struct quant_format *format = recipe_format(job->recipe, l->w.name);
+    const struct recipe_rule *rule = recipe_find(job->recipe, l->w.name);
+    const struct quant_format *format = rule ? rule->format : NULL;
     job->done++;
     if (!format || format == l->w.format)
         return true;
@@ -157,7 +159,7 @@ static bool quantize_linear(void *user, struct linear *l) {
     to->format = format;
     to->dtype = format->dtype;
     l->owns_data = true;
-    bool ok = quantize_tensor(job, &from, to);
+    bool ok = quantize_tensor(job, rule->search, &from, to);
     if (job->source->files)
         safetensors_drop(job->source->files, from.data, from.bytes);
     l->int8_activations = job->options->int8_activations && is_int8_matrix(to);

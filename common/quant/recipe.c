@@ -101,7 +101,7 @@ bool recipe_add(struct recipe *r, const char *pattern, const struct quant_format
     char *copy = memory_strdup(pattern, err);
     if (!copy)
         return false;
-    r->rules[r->n_rules++] = (struct recipe_rule){copy, f};
+    r->rules[r->n_rules++] = (struct recipe_rule){.pattern = copy, .format = f};
     return true;
 }
 
@@ -128,6 +128,18 @@ static void cut_trailing_spaces(char *line) {
         line[--length] = '\0';
 }
 
+// Cuts " search" off the end of what stands behind a pattern.
+static bool cut_search(char *word) {
+    static const char search[] = "search";
+    size_t length = strlen(word), n = sizeof search - 1;
+    if (length <= n || strcmp(word + length - n, search) != 0 ||
+        !strchr(SPACES, word[length - n - 1]))
+        return false;
+    word[length - n] = '\0';
+    cut_trailing_spaces(word);
+    return true;
+}
+
 static bool parse_line(struct recipe *r, char *line, const char *name, size_t number,
                        struct error *err) {
     cut_comment(line);
@@ -141,16 +153,19 @@ static bool parse_line(struct recipe *r, char *line, const char *name, size_t nu
                          number, pattern);
     *word++ = '\0';
     word += strspn(word, SPACES);
+    bool search = cut_search(word);
     const struct quant_format *f = quant_format_find(word);
-    if (!f && strcmp(word, "keep") != 0) {
+    if (!f && (search || strcmp(word, "keep") != 0)) {
         char known[512];
         list_formats(word, known, sizeof known);
         return error_set(err, "%s:%zu: unknown format '%.100s', expected keep or one of %s", name,
                          number, word, known);
     }
     struct error reason;
-    return recipe_add(r, pattern, f, &reason) ||
-           error_set(err, "%s:%zu: %s", name, number, reason.message);
+    if (!recipe_add(r, pattern, f, &reason))
+        return error_set(err, "%s:%zu: %s", name, number, reason.message);
+    r->rules[r->n_rules - 1].search = search;
+    return true;
 }
 
 bool recipe_parse(struct recipe *r, const char *text, const char *name, struct error *err) {
@@ -206,14 +221,20 @@ bool recipe_write(const struct recipe *r, const char *path, struct error *err) {
     if (!file_writer_open(&w, path, err))
         return false;
     for (size_t i = 0; i < r->n_rules; i++)
-        fprintf(w.stream, "%-40s %s\n", r->rules[i].pattern,
-                r->rules[i].format ? r->rules[i].format->name : "keep");
+        fprintf(w.stream, "%-40s %s%s\n", r->rules[i].pattern,
+                r->rules[i].format ? r->rules[i].format->name : "keep",
+                r->rules[i].format && r->rules[i].search ? " search" : "");
     return file_writer_commit(&w, err);
 }
 
-const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name) {
+const struct recipe_rule *recipe_find(const struct recipe *r, const char *tensor_name) {
     for (size_t i = 0; i < r->n_rules; i++)
         if (pattern_match(r->rules[i].pattern, tensor_name))
-            return r->rules[i].format;
+            return &r->rules[i];
     return NULL;
+}
+
+const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name) {
+    const struct recipe_rule *rule = recipe_find(r, tensor_name);
+    return rule ? rule->format : NULL;
 }
