@@ -178,9 +178,9 @@ bool probe_watch(struct probe *p, size_t layer, linear_observer *observe, void *
     return model_run_layers(p->base, &p->kv, &b, layer, layer + 1, p->scratch, observe, user, err);
 }
 
-// The sum of divergences of rows [first, first + n); space has room for 3 × LOGIT_ROWS of logits.
-static bool sum_rows(const struct probe *p, const struct model *m, const float *hidden,
-                     size_t first, size_t n, float *space, double *sum, struct error *err) {
+// The divergences of rows [first, first + n); space has room for 3 × LOGIT_ROWS of logits.
+static bool compare_rows(const struct probe *p, const struct model *m, const float *hidden,
+                         size_t first, size_t n, float *space, double *klds, struct error *err) {
     size_t v = m->config.vocab;
     const float *reference = space + LOGIT_ROWS * v, *probability = space + 2 * LOGIT_ROWS * v;
     if (!model_logits(m, hidden + first * m->config.hidden, n, space, err))
@@ -192,25 +192,31 @@ static bool sum_rows(const struct probe *p, const struct model *m, const float *
                                err)) {
         return false;
     }
-    double kld[LOGIT_ROWS];
 #pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++)
-        kld[i] = kl_of_change(probability + i * v, reference + i * v, space + i * v, v);
-    for (size_t i = 0; i < n; i++)
-        *sum += kld[i];
+        klds[first + i] = kl_of_change(probability + i * v, reference + i * v, space + i * v, v);
     return true;
+}
+
+bool probe_klds(struct probe *p, const struct model *m, size_t first, double *klds,
+                struct error *err) {
+    float *hidden = p->scratch + p->n * m->config.hidden;
+    float *space = memory_alloc(3 * LOGIT_ROWS, m->config.vocab * sizeof *space, "logits", err);
+    bool ok = space && run_changed(p, m, first, hidden, err);
+    for (size_t i = 0; ok && i < p->n; i += LOGIT_ROWS)
+        ok = compare_rows(p, m, hidden, i, p->n - i < LOGIT_ROWS ? p->n - i : LOGIT_ROWS, space,
+                          klds, err);
+    free(space);
+    return ok;
 }
 
 bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld,
                struct error *err) {
-    float *hidden = p->scratch + p->n * m->config.hidden;
-    float *space = memory_alloc(3 * LOGIT_ROWS, m->config.vocab * sizeof *space, "logits", err);
-    double sum = 0;
-    bool ok = space && run_changed(p, m, first, hidden, err);
-    for (size_t i = 0; ok && i < p->n; i += LOGIT_ROWS)
-        ok = sum_rows(p, m, hidden, i, p->n - i < LOGIT_ROWS ? p->n - i : LOGIT_ROWS, space, &sum,
-                      err);
-    free(space);
+    double *klds = memory_alloc(p->n, sizeof *klds, "divergences", err), sum = 0;
+    bool ok = klds && probe_klds(p, m, first, klds, err);
+    for (size_t i = 0; ok && i < p->n; i++)
+        sum += klds[i];
+    free(klds);
     *kld = sum / (double)p->n;
     return ok;
 }

@@ -30,8 +30,11 @@ bool probe_open(struct probe *p, const struct model *reference, const struct mod
                 struct error *err);
 void probe_close(struct probe *p);
 
-// Mean KL(reference || m) over the probe's tokens. m equals the base before layer `first`; with
-// first 0 its embedding may be another too, and with first L only the head.
+// KL(reference || m) at each of the probe's tokens, klds [n]. m equals the base before layer
+// `first`; with first 0 its embedding may be another too, and with first L only the head.
+bool probe_klds(struct probe *p, const struct model *m, size_t first, double *klds,
+                struct error *err);
+// Their mean.
 bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld,
                struct error *err);
 

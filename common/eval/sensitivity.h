@@ -38,6 +38,7 @@ struct sensitivity_cell {
     double output_nmse, output_cosine;
     double kld_estimated; // NaN where it is an anchor
     double kld_measured;  // NaN where it was not
+    double kld_error;     // the measurement's standard error, tokens taken for independent
 };
 
 // Estimates against measurements, over the cells that have both.
@@ -60,8 +61,8 @@ struct sensitivity {
 
 struct sensitivity_options {
     size_t tokens, window; // probe tokens (0: by the model's size), in windows of at most so many
-                           // tokens (0: 256), spread evenly over the text
-    size_t anchors;        // formats measured per tensor; 0: all of them if that is quick, else 3
+                           // tokens (0: 512), spread evenly over the text
+    size_t anchors;        // formats measured per tensor; 0: all if that is quick, else 3 or 1
     size_t checks;         // other cells measured to check the estimates; 0: 32 (or all there are)
     bool blocks_only;      // leave out the embedding and the head
 };

@@ -28,7 +28,8 @@
     X(output_nmse)                                                                                 \
     X(output_cosine)                                                                               \
     X(kld_estimated)                                                                               \
-    X(kld_measured)
+    X(kld_measured)                                                                                \
+    X(kld_error)
 
 static void print_text(const char *s, FILE *f) { // RFC 4180
     bool quoted = s[strcspn(s, ",\"\r\n")];

@@ -29,6 +29,11 @@ static const struct sensitivity_cell *main_cell(const struct writer *w, size_t t
     return sensitivity_at(w->s, tensor, w->r->format);
 }
 
+// Of the damage per weight, in multiples of the average.
+static double density(const struct writer *w, const struct sensitivity_group *g) {
+    return w->kld > 0 ? g->kld / (double)g->weights / (w->kld / (double)w->weights) : 0;
+}
+
 static double share(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
 }
@@ -117,14 +122,12 @@ static const struct sensitivity_group *extreme(const struct sensitivity_group *g
 static void tell_kinds(struct writer *w) {
     const struct sensitivity_group *most = extreme(w->kinds, w->n_kinds, true),
                                    *least = extreme(w->kinds, w->n_kinds, false);
-    double mean = w->kld / (double)w->weights;
     fprintf(w->f,
             "- **Kinds of tensors differ.** All `%s` together are %.0f %% of the damage with %.0f "
             "%% of the weights: %.1f times the average per weight. At the other end, `%s` does "
             "%.2f times the average.\n",
             most->kind, share(most->kld, w->kld), share((double)most->weights, (double)w->weights),
-            most->kld / (double)most->weights / mean, least->kind,
-            least->kld / (double)least->weights / mean);
+            density(w, most), least->kind, density(w, least));
 }
 
 static void tell_layers(struct writer *w) {
@@ -264,6 +267,10 @@ static void tell_sum(struct writer *w) {
 
 static bool write_findings(struct writer *w) {
     fprintf(w->f, "## What stands out, in %s\n\n", w->s->formats[w->r->format]->label);
+    if (!(w->kld > 0)) {
+        fputs("Nothing: no tensor does any damage.\n\n", w->f);
+        return true;
+    }
     tell_worst(w);
     tell_kinds(w);
     tell_layers(w);
@@ -280,9 +287,12 @@ static bool write_findings(struct writer *w) {
 static void write_method(struct writer *w) {
     const struct sensitivity *s = w->s;
     size_t cells = 0, measured = 0;
+    double error = 0; // of log kld
     for (size_t i = 0; i < s->n_tensors * s->n_formats; i++) {
-        cells += s->cells[i].bytes > 0;
-        measured += s->cells[i].bytes > 0 && !isnan(s->cells[i].kld_measured);
+        const struct sensitivity_cell *c = &s->cells[i];
+        cells += c->bytes > 0;
+        measured += c->bytes > 0 && !isnan(c->kld_measured);
+        error += c->kld_error > 0 && isfinite(c->kld_measured) ? c->kld_error / c->kld_measured : 0;
     }
     fprintf(
         w->f,
@@ -294,7 +304,8 @@ static void write_method(struct writer *w) {
         w->r->model, s->tokens, w->r->text, s->window, cells, measured);
     if (measured < cells)
         fprintf(w->f, " and %zu estimated from those", cells - measured);
-    fputs(".", w->f);
+    fprintf(w->f, ". The tokens' scatter makes a measurement uncertain by %.0f %% on average.",
+            measured ? 100 * error / (double)measured : 0);
     if (s->check.cells > 1)
         fprintf(
             w->f,
@@ -323,7 +334,7 @@ static bool write_formats(struct writer *w) {
         put_number(&t, 8 * bytes / (double)w->weights, "%.3f");
         put_number(&t, sum, "%.3g");
         put_number(&t, all, "%.3g");
-        put_number(&t, sum / all, "%.2f");
+        put_number(&t, all > 0 ? sum / all : NAN, "%.2f");
         put_number(&t, nmse, "%.3g");
         put_number(&t, snr, "%.1f");
     }
@@ -347,8 +358,7 @@ static bool write_groups(struct writer *w, const char *title, const char *what,
         put(&t, "%.1f %%", share((double)groups[g].weights, (double)w->weights));
         put_number(&t, groups[g].kld, "%.3g");
         put_number(&t, share(groups[g].kld, w->kld), "%.1f %%");
-        put_number(&t, groups[g].kld / (double)groups[g].weights / (w->kld / (double)w->weights),
-                   "%.2f");
+        put_number(&t, density(w, &groups[g]), "%.2f");
     }
     if (t.ok)
         t.table.left[0] = true;

@@ -163,6 +163,7 @@ static bool run(struct lab *lab, struct error *err) {
     const struct quant_format **formats = lab_formats(format_names, &n, err);
     if (!formats)
         cli_usage_error(&program, "--formats: %s", err->message);
+    options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
     char *folder = dump_folder ? memory_strdup(dump_folder, err) : lab_results_folder(lab, err);
     bool ok = folder && lab_baseline(lab, err);
     if (lab->done || lab->options.tokens) // --logits: no analysis
