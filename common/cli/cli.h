@@ -23,7 +23,7 @@ struct cli_options {
     const char *text, *calib, *choices, *prompt, *system;
     const char *json, *csv, *out;
     const char *tokens, *logits, *config, *tokenize, *detokenize;
-    const char *only, *skip;
+    const char *only, *skip, *recipe;
     size_t ctx;       // 0: 2048, or the model's own limit if smaller
     size_t limit;     // 0: all tokens
     size_t questions; // 0: all
@@ -31,6 +31,7 @@ struct cli_options {
     int threads, max_tokens;
     struct sampler_options sampling;
     bool bench, quiet, chat, limits, cuda;
+    bool search; // scales of least error, where formats are quantized
 };
 
 // What a row's target points at: bool, const char *, size_t, int, float, uint64_t, and an int that
