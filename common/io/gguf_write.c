@@ -11,11 +11,6 @@
 
 #include "core/memory.h"
 
-enum { VERSION = 3 };
-
-// The numbers of the value types.
-enum { TYPE_U32 = 4, TYPE_I32 = 5, TYPE_F32 = 6, TYPE_BOOL = 7, TYPE_STRING = 8, TYPE_ARRAY = 9 };
-
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
 // ---- a hash of what is written, to compare with what is read back
@@ -134,54 +129,61 @@ static void put_text(FILE *f, const char *text, size_t size) {
     put(f, text, size);
 }
 
-void gguf_put_raw(struct gguf_writer *w, const char *key, uint32_t type, const void *value,
-                  size_t size) {
+static void put_key(struct gguf_writer *w, const char *key, enum gguf_value_type type,
+                    const void *value, size_t size) {
     w->n_keys++;
     put_text(w->keys, key, strlen(key));
-    put_u32(w->keys, type);
+    put_u32(w->keys, (uint32_t)type);
     put(w->keys, value, size);
 }
 
 void gguf_put_u32(struct gguf_writer *w, const char *key, uint32_t value) {
-    gguf_put_raw(w, key, TYPE_U32, &value, sizeof value);
+    put_key(w, key, GGUF_U32, &value, sizeof value);
 }
 
 void gguf_put_f32(struct gguf_writer *w, const char *key, float value) {
-    gguf_put_raw(w, key, TYPE_F32, &value, sizeof value);
+    put_key(w, key, GGUF_F32, &value, sizeof value);
 }
 
 void gguf_put_bool(struct gguf_writer *w, const char *key, bool value) {
     uint8_t byte = value;
-    gguf_put_raw(w, key, TYPE_BOOL, &byte, sizeof byte);
+    put_key(w, key, GGUF_BOOL, &byte, sizeof byte);
 }
 
 void gguf_put_string(struct gguf_writer *w, const char *key, const char *value) {
-    gguf_put_raw(w, key, TYPE_STRING, NULL, 0);
+    put_key(w, key, GGUF_STRING, NULL, 0);
     put_text(w->keys, value, strlen(value));
 }
 
-static void put_array(struct gguf_writer *w, const char *key, uint32_t type, const void *values,
-                      size_t n, size_t size) {
-    gguf_put_raw(w, key, TYPE_ARRAY, NULL, 0);
-    put_u32(w->keys, type);
+static void put_array(struct gguf_writer *w, const char *key, enum gguf_value_type type,
+                      const void *values, size_t n, size_t size) {
+    put_key(w, key, GGUF_ARRAY, NULL, 0);
+    put_u32(w->keys, (uint32_t)type);
     put_u64(w->keys, n);
-    put(w->keys, values, n * size);
+    put(w->keys, values, size);
 }
 
 void gguf_put_f32_array(struct gguf_writer *w, const char *key, const float *values, size_t n) {
-    put_array(w, key, TYPE_F32, values, n, sizeof *values);
+    put_array(w, key, GGUF_F32, values, n, n * sizeof *values);
 }
 
 void gguf_put_i32_array(struct gguf_writer *w, const char *key, const int32_t *values, size_t n) {
-    put_array(w, key, TYPE_I32, values, n, sizeof *values);
+    put_array(w, key, GGUF_I32, values, n, n * sizeof *values);
 }
 
 void gguf_put_bool_array(struct gguf_writer *w, const char *key, const uint8_t *values, size_t n) {
-    put_array(w, key, TYPE_BOOL, values, n, sizeof *values);
+    put_array(w, key, GGUF_BOOL, values, n, n * sizeof *values);
 }
 
 void gguf_put_string_array(struct gguf_writer *w, const char *key, size_t n) {
-    put_array(w, key, TYPE_STRING, NULL, n, 0);
+    put_array(w, key, GGUF_STRING, NULL, n, 0);
+}
+
+void gguf_put_value(struct gguf_writer *w, const char *key, const struct gguf_value *value) {
+    if (value->is_array)
+        put_array(w, key, value->type, value->data, value->n, value->bytes);
+    else
+        put_key(w, key, value->type, value->data, value->bytes);
 }
 
 void gguf_put_item(struct gguf_writer *w, const char *text, size_t size) {
@@ -191,9 +193,9 @@ void gguf_put_item(struct gguf_writer *w, const char *text, size_t size) {
 // ---- tensors ----------------------------------------------------------------------------------
 
 static bool pad_up(size_t size, size_t *padded) {
-    if (!size_add(size, GGUF_ALIGN - 1, padded))
+    if (!size_add(size, GGUF_ALIGNMENT - 1, padded))
         return false;
-    *padded -= *padded % GGUF_ALIGN;
+    *padded -= *padded % GGUF_ALIGNMENT;
     return true;
 }
 
@@ -212,9 +214,9 @@ bool gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t type, con
     size_t padded, end;
     if (!check_name(w, name, err))
         return false;
-    if (n_dims < 1 || n_dims > GGUF_MAX_DIMS)
+    if (n_dims < 1 || n_dims > TENSOR_MAX_DIMS)
         return error_set(err, "%s: tensor '%s' has %d dimensions, expected 1 to %d", w->file.path,
-                         name, n_dims, GGUF_MAX_DIMS);
+                         name, n_dims, TENSOR_MAX_DIMS);
     if (!pad_up(bytes, &padded) || !size_add(w->data_size, padded, &end) || end > INT64_MAX)
         return error_set(err, "%s: tensor '%s': %zu bytes more than a file can hold", w->file.path,
                          name, bytes);
@@ -247,7 +249,7 @@ static bool write_bytes(struct gguf_writer *w, const void *data, size_t n, struc
 }
 
 static bool write_zeros(struct gguf_writer *w, size_t n, struct error *err) {
-    static const char zeros[GGUF_ALIGN];
+    static const char zeros[GGUF_ALIGNMENT];
     return write_bytes(w, zeros, n, err);
 }
 
@@ -258,7 +260,7 @@ uint64_t gguf_writer_size(const struct gguf_writer *w) {
 // Everything before the data, in one piece.
 static unsigned char *make_header(struct gguf_writer *w, size_t *size, struct error *err) {
     const uint64_t counts[2] = {w->n_tensors, w->n_keys};
-    const uint32_t version = VERSION;
+    const uint32_t version = GGUF_VERSION;
     size_t fixed = 4 + sizeof version + sizeof counts;
     if (!pad_up(fixed + w->key_size + w->info_size, size)) {
         error_set(err, "%s: the metadata is too large", w->file.path);

@@ -20,8 +20,9 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "io/gguf.h"
 
-enum { GGUF_NAME_SIZE = 64, GGUF_MAX_DIMS = 4, GGUF_ALIGN = 32 }; // a name's NUL included
+enum { GGUF_NAME_SIZE = 64 }; // of a tensor's name, its NUL included; llama.cpp takes no longer one
 
 struct gguf_out_tensor {
     char name[GGUF_NAME_SIZE];
@@ -58,10 +59,8 @@ void gguf_put_bool_array(struct gguf_writer *w, const char *key, const uint8_t *
 // An array of n strings: the n calls of gguf_put_item that must follow.
 void gguf_put_string_array(struct gguf_writer *w, const char *key, size_t n);
 void gguf_put_item(struct gguf_writer *w, const char *text, size_t size);
-// A value as another file has it: its type's number and its bytes (of an array: with type and
-// count).
-void gguf_put_raw(struct gguf_writer *w, const char *key, uint32_t type, const void *value,
-                  size_t size);
+// A value or an array as another file has it.
+void gguf_put_value(struct gguf_writer *w, const char *key, const struct gguf_value *value);
 
 // The next tensor's head. dims: innermost first, so a matrix [N, K] is {K, N}. False if the name is
 // too long or there twice, or the file would be larger than 2^63 bytes.
