@@ -3,6 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "io/gguf.h"
+
 // ---- names ------------------------------------------------------------------------------------
 
 const struct gguf_preset gguf_presets[] = {
@@ -59,25 +61,8 @@ uint32_t gguf_file_type_of(enum gguf_type_number type) {
 
 // ---- mixes ------------------------------------------------------------------------------------
 
-enum { LEGACY_BLOCK = 32, SUPER_BLOCK = 256 };
-
-// Weights of a block; 1 for floats.
 static size_t block_of(enum gguf_type_number type) {
-    switch (type) {
-    case GGUF_TYPE_F32:
-    case GGUF_TYPE_F16:
-    case GGUF_TYPE_BF16:
-        return 1;
-    case GGUF_TYPE_Q2_K:
-    case GGUF_TYPE_Q3_K:
-    case GGUF_TYPE_Q4_K:
-    case GGUF_TYPE_Q5_K:
-    case GGUF_TYPE_Q6_K:
-    case GGUF_TYPE_IQ4_XS:
-        return SUPER_BLOCK;
-    default:
-        return LEGACY_BLOCK;
-    }
+    return gguf_type_of((uint32_t)type)->block_weights;
 }
 
 static bool is(const struct gguf_preset *p, const char *name) {

@@ -22,19 +22,23 @@ const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *size,
     return text;
 }
 
-struct bpe_pair *tokenizer_merges(const struct tokenizer *t, size_t *n, struct error *err) {
+// The hash table has them in no order. A pair that was put twice has only its last rank.
+struct token_merge *tokenizer_merges(const struct tokenizer *t, size_t *n, struct error *err) {
     const struct bpe *b = &t->merges;
-    struct bpe_pair *list = memory_alloc(b->n_merges, sizeof *list, "merges", err);
+    struct token_merge *list = memory_alloc(b->n_merges, sizeof *list, "merges", err);
     *n = 0;
     if (!list)
         return NULL;
     for (size_t i = 0; i < b->n_merges; i++)
-        list[i].rank = BPE_NONE;
-    for (size_t i = 0; i < b->n_slots; i++)
-        if (b->pairs[i].rank != BPE_NONE)
-            list[b->pairs[i].rank] = b->pairs[i];
+        list[i].result = -1;
+    for (size_t i = 0; i < b->n_slots; i++) {
+        const struct bpe_pair *p = &b->pairs[i];
+        if (p->rank != BPE_NONE)
+            list[p->rank] = (struct token_merge){(int32_t)p->left, (int32_t)p->right,
+                                                 (int32_t)b->results[p->rank]};
+    }
     for (size_t i = 0; i < b->n_merges; i++)
-        if (list[i].rank != BPE_NONE)
+        if (list[i].result >= 0)
             list[(*n)++] = list[i];
     return list;
 }

@@ -2,7 +2,6 @@
 #ifndef NIBBLE_TEXT_TOKENIZER_PARTS_H
 #define NIBBLE_TEXT_TOKENIZER_PARTS_H
 
-#include "text/bpe.h"
 #include "text/tokenizer.h"
 
 enum token_kind {
@@ -19,8 +18,11 @@ enum token_kind {
 const char *tokenizer_token(const struct tokenizer *t, int32_t id, size_t *size,
                             enum token_kind *kind);
 
-// The merges, first learnt first: [n], owned by the caller. Ranks that no pair has are left out.
-struct bpe_pair *tokenizer_merges(const struct tokenizer *t, size_t *n, struct error *err);
+struct token_merge {
+    int32_t left, right, result;
+};
+// The merges, first learnt first: [n], owned by the caller.
+struct token_merge *tokenizer_merges(const struct tokenizer *t, size_t *n, struct error *err);
 
 // Whether tokens are spelled in byte-level characters (GPT-2), not in text with byte tokens
 // (SentencePiece).
