@@ -1,15 +1,11 @@
 #include "quant/quantize.h"
 
-#include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "core/timer.h"
-
-// Rows a thread takes at a time: its working memory is this many rows in float32, twice.
-enum { ROWS = 8 };
+#include "quant/matrix.h"
 
 struct tally {
     size_t weights, bytes;
@@ -28,108 +24,22 @@ struct job {
     struct error *err;
 };
 
-static void read_rows(const struct tensor *w, size_t row, size_t count, float *out) {
-    size_t k = w->shape[1];
-    for (size_t i = 0; i < count; i++)
-        w->format->dequantize(w->format, w->data, w->shape[0], k, row + i, 0, k, out + i * k);
-}
-
-// What one thread found in its rows; kept per chunk so that sums do not depend on who did which.
-struct chunk {
-    float absmax;
-    double error_squared, weight_squared;
-};
-
-// A matrix is read two or three times: what one scale for all of it needs to know, the
-// quantization, and what that cost (which must wait until every scale is stored).
-enum pass { PASS_ABSMAX, PASS_QUANTIZE, PASS_MEASURE };
-
-static bool find_absmax(const struct tensor *from, const float *w, size_t row, size_t count,
-                        float *absmax, struct error *err) {
-    size_t k = from->shape[1], i = 0;
-    *absmax = quant_absmax(w, count * k);
-    if (isfinite(*absmax))
-        return true;
-    while (isfinite(w[i]))
-        i++;
-    return error_set(err, "row %zu, column %zu: weight is %g, expected a finite number",
-                     row + i / k, i % k, (double)w[i]);
-}
-
-static void measure_error(const float *w, const float *back, size_t n, struct chunk *chunk) {
-    for (size_t i = 0; i < n; i++) {
-        double difference = (double)w[i] - back[i];
-        chunk->error_squared += difference * difference;
-        chunk->weight_squared += (double)w[i] * w[i];
-    }
-}
-
-// One pass over ROWS rows; buffer has room for twice as many.
-static bool run_chunk(const struct tensor *from, const struct tensor *to, enum pass pass,
-                      float absmax, size_t row, float *buffer, struct chunk *chunk,
-                      struct error *err) {
-    size_t n = from->shape[0], k = from->shape[1], count = n - row < ROWS ? n - row : ROWS;
-    read_rows(from, row, count, buffer);
-    if (pass == PASS_ABSMAX)
-        return find_absmax(from, buffer, row, count, &chunk->absmax, err);
-    if (pass == PASS_QUANTIZE)
-        return to->format->quantize(to->format, buffer, row, count, n, k,
-                                    &(struct quant_hints){.absmax = absmax}, to->data, err);
-    read_rows(to, row, count, buffer + ROWS * k);
-    measure_error(buffer, buffer + ROWS * k, count * k, chunk);
-    return true;
-}
-
-static bool run_pass(const struct tensor *from, const struct tensor *to, enum pass pass,
-                     float absmax, struct chunk *chunks, struct error *err) {
-    size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
-    size_t failed = SIZE_MAX; // the first chunk that did, however many threads there are
-    struct error first = {0};
-#pragma omp parallel
-    {
-        struct error why = {0};
-        float *buffer = memory_alloc(2 * ROWS, from->shape[1] * sizeof(float), from->name, &why);
-        size_t mine = buffer ? SIZE_MAX : 0;
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n_chunks; i++)
-            if (mine == SIZE_MAX &&
-                !run_chunk(from, to, pass, absmax, i * ROWS, buffer, &chunks[i], &why))
-                mine = i;
-        free(buffer);
-#pragma omp critical
-        if (mine < failed) {
-            failed = mine;
-            first = why;
-        }
-    }
-    return failed == SIZE_MAX ||
-           error_set(err, "%s: tensor '%s': %s", from->file ? from->file : "model", from->name,
-                     first.message);
-}
-
 static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
-    size_t n_chunks = (from->shape[0] + ROWS - 1) / ROWS;
     struct tally *tally = to->dtype == DTYPE_BLOCK ? &job->blocks : &job->floats;
+    const struct matrix_source source = matrix_of_tensor(from);
+    struct matrix_error cost = {0};
+    struct error why = {0};
     double start = timer_now();
-    struct chunk *chunks = memory_alloc(n_chunks, sizeof *chunks, from->name, job->err);
-    if (!chunks)
-        return false;
-    bool one_scale = to->format->span == SPAN_TENSOR;
-    bool ok = !one_scale || run_pass(from, to, PASS_ABSMAX, 0, chunks, job->err);
-    float absmax = 0;
-    for (size_t i = 0; i < n_chunks; i++)
-        absmax = fmaxf(chunks[i].absmax, absmax);
-    ok = ok && run_pass(from, to, PASS_QUANTIZE, absmax, chunks, job->err);
+    bool ok = matrix_quantize(&source, to->format, NULL, to->data, NULL, &why);
     job->seconds += timer_now() - start;
-    ok = ok && run_pass(from, to, PASS_MEASURE, 0, chunks, job->err);
-    for (size_t i = 0; i < n_chunks; i++) {
-        tally->error_squared += chunks[i].error_squared;
-        tally->weight_squared += chunks[i].weight_squared;
-    }
+    if (!ok || !matrix_measure(&source, to->format, to->data, &cost, &why))
+        return error_set(job->err, "%s: tensor '%s': %s", from->file ? from->file : "model",
+                         from->name, why.message);
+    tally->error_squared += cost.error_squared;
+    tally->weight_squared += cost.weight_squared;
     tally->weights += from->shape[0] * from->shape[1];
     tally->bytes += to->bytes;
-    free(chunks);
-    return ok;
+    return true;
 }
 
 static bool is_int8_matrix(const struct tensor *w) {
