@@ -11,6 +11,12 @@
 #include "core/random.h"
 #include "quant/format_shared.h"
 
+// k, or as many weights more as a row of whole blocks needs.
+static inline size_t whole_blocks(const struct quant_format *f, size_t k) {
+    size_t block = f->block_weights ? f->block_weights : 1;
+    return (k + block - 1) / block * block;
+}
+
 // Weights like a trained layer's: normal, a few columns 8 times as large, a rare lone outlier.
 static inline float *weights_new(size_t n, size_t k, uint64_t seed) {
     float *w = memory_alloc(n * k, sizeof *w, "weights", NULL);

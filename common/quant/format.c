@@ -8,6 +8,8 @@
 
 enum { PLANE_ALIGN = 64 };
 
+#define GGML_ROW(id) &quant_##id,
+
 const struct quant_format *const quant_formats[] = {
     &quant_f32,
     &quant_f16,
@@ -27,7 +29,7 @@ const struct quant_format *const quant_formats[] = {
     &quant_int4_g64_zp,
     &quant_int4_g128_zp,
     &quant_int4_g256_zp,
-    NULL,
+    QUANT_GGML_FORMATS(GGML_ROW) NULL,
 };
 
 const struct quant_format *quant_format_find(const char *name) {

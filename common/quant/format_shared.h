@@ -23,6 +23,14 @@ extern const struct quant_format quant_int4_g32_zp, quant_int4_g64_zp, quant_int
 // The `bytes` of every format that is made of planes.
 bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t *out);
 
+// The blocks of GGUF files, format_ggml_*.c.
+#define QUANT_GGML_FORMATS(X)                                                                      \
+    X(q8_0)                                                                                        \
+    X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(iq4_nl) X(iq4_xs)    \
+        X(mxfp4)
+#define QUANT_DECLARE(id) extern const struct quant_format quant_##id;
+QUANT_GGML_FORMATS(QUANT_DECLARE)
+
 // The interval of n weights, widened to include 0: lo <= 0 <= hi. NaN or infinite if a weight is.
 struct quant_range {
     float lo, hi;

@@ -1,0 +1,172 @@
+// Blocks of 32 weights with one scale, LANES weights at a time.
+#include "quant/format_ggml_simd.h"
+
+#define round_symmetric SIMD(round_symmetric)
+#define round_from SIMD(round_from)
+#define range_of SIMD(range_of)
+#define range32 SIMD(range32)
+#define store_fifth_bits SIMD(store_fifth_bits)
+#define load_fifth_bits SIMD(load_fifth_bits)
+#define load_codes SIMD(load_codes)
+#define unpack_nibbles SIMD(unpack_nibbles)
+
+// ---- reading -----------------------------------------------------------------------------------
+
+INLINE void SIMD(unpack_q8_0)(const uint8_t *block, float *out) {
+    float d = ggml_load_f16(block);
+    for (int i = 0; i < 32; i += LANES)
+        vec_store(out + i, vec_of_ints(ints_of_bytes(block + 2 + i) << 24 >> 24) * d);
+}
+
+// 16 in every lane whose bit is set, bit 0 for lane 0.
+INLINE ivec load_fifth_bits(uint32_t high) {
+    ivec bit;
+    for (int i = 0; i < LANES; i++)
+        bit[i] = 1 << i;
+    ivec set = (((ivec){0} + (int32_t)high) & bit) != 0;
+    return set & 16;
+}
+
+// 16 bytes of nibbles, and four of fifth bits or NULL: d * (code - zero) + m.
+INLINE void unpack_nibbles(const uint8_t *qs, const uint8_t *qh, float d, int zero, bool offset,
+                           float m, float *out) {
+    uint32_t high = qh ? ggml_load16(qh) | (uint32_t)ggml_load16(qh + 2) << 16 : 0;
+    for (int i = 0; i < 16; i += LANES) {
+        ivec pair = ints_of_bytes(qs + i), low = pair & 15, up = pair >> 4;
+        if (qh) {
+            low |= load_fifth_bits(high >> i);
+            up |= load_fifth_bits(high >> (16 + i));
+        }
+        vec a = vec_of_ints(low - zero) * d, b = vec_of_ints(up - zero) * d;
+        vec_store(out + i, offset ? a + m : a);
+        vec_store(out + 16 + i, offset ? b + m : b);
+    }
+}
+
+INLINE void SIMD(unpack_q4_0)(const uint8_t *block, float *out) {
+    unpack_nibbles(block + 2, NULL, ggml_load_f16(block), 8, false, 0, out);
+}
+
+INLINE void SIMD(unpack_q4_1)(const uint8_t *block, float *out) {
+    unpack_nibbles(block + 4, NULL, ggml_load_f16(block), 0, true, ggml_load_f16(block + 2), out);
+}
+
+INLINE void SIMD(unpack_q5_0)(const uint8_t *block, float *out) {
+    unpack_nibbles(block + 6, block + 2, ggml_load_f16(block), 16, false, 0, out);
+}
+
+INLINE void SIMD(unpack_q5_1)(const uint8_t *block, float *out) {
+    unpack_nibbles(block + 8, block + 4, ggml_load_f16(block), 0, true, ggml_load_f16(block + 2),
+                   out);
+}
+
+GGML_DEQUANTIZE(q8_0)
+GGML_DEQUANTIZE(q4_0)
+GGML_DEQUANTIZE(q4_1)
+GGML_DEQUANTIZE(q5_0)
+GGML_DEQUANTIZE(q5_1)
+
+// ---- writing -----------------------------------------------------------------------------------
+
+INLINE void store_fifth_bits(struct codes32 q, uint8_t *out) {
+    uint32_t high = 0;
+    for (int i = 0; i < VECS; i++)
+        high |= lane_bits(q.v[i] << 27) << i * LANES;
+    ggml_store16(out, (uint16_t)high);
+    ggml_store16(out + 2, (uint16_t)(high >> 16));
+}
+
+// x * inverse + shift, cut to an integer of at most `most`: the reference's way to round.
+INLINE struct codes32 round_from(struct weights32 x, float from, float inverse, float shift,
+                                 int most) {
+    struct codes32 q;
+    for (int i = 0; i < VECS; i++) {
+        ivec code = __builtin_convertvector((x.v[i] - from) * inverse + shift, ivec);
+        ivec over = code > most;
+        q.v[i] = (code & ~over) | (over & most);
+    }
+    return q;
+}
+
+// q4_0 and q5_0: the largest weight takes code 0, which is -half.
+static bool SIMD(encode_symmetric)(const float *w, size_t k, int half, uint8_t *out,
+                                   struct ggml_failure *why) {
+    for (size_t col = 0; col < k; col += 32) {
+        struct weights32 x = load32(w + col);
+        float d = largest_signed(x, w + col) / (float)-half;
+        if (!isfinite(ggml_store_f16(out, d)))
+            return ggml_fail(why, col, d);
+        struct codes32 q = round_from(x, 0, ggml_inverse(d), (float)half + 0.5f, 2 * half - 1);
+        out += 2;
+        if (half == 16) {
+            store_fifth_bits(q, out);
+            out += 4;
+        }
+        store_nibbles(q, out);
+        out += 16;
+    }
+    return true;
+}
+
+// The smallest and the largest of 32 finite weights. Of zeros of both signs the first is taken, as
+// the reference does.
+struct range32 {
+    float lo, hi;
+};
+
+INLINE struct range32 range_of(struct weights32 x, const float *w) {
+    vec lo = x.v[0], hi = x.v[0];
+    for (int i = 1; i < VECS; i++) {
+        lo = vec_select(x.v[i] < lo, x.v[i], lo);
+        hi = vec_select(x.v[i] > hi, x.v[i], hi);
+    }
+    struct range32 range = {-vec_largest(-lo), vec_largest(hi)};
+    for (int i = 0; range.lo == 0 && i < 32; i++)
+        if (w[i] == 0) {
+            range.lo = w[i];
+            break;
+        }
+    return range;
+}
+
+// q4_1 and q5_1: codes from the smallest weight to the largest.
+static bool SIMD(encode_range)(const float *w, size_t k, int most, uint8_t *out,
+                               struct ggml_failure *why) {
+    for (size_t col = 0; col < k; col += 32) {
+        struct weights32 x = load32(w + col);
+        if (!isfinite(largest_of(x)))
+            return ggml_fail(why, col, NAN);
+        struct range32 range = range_of(x, w + col);
+        float d = (range.hi - range.lo) / (float)most;
+        if (!isfinite(ggml_store_f16(out, d)))
+            return ggml_fail(why, col, d);
+        if (!isfinite(ggml_store_f16(out + 2, range.lo)))
+            return ggml_fail(why, col, range.lo);
+        struct codes32 q = round_from(x, range.lo, ggml_inverse(d), 0.5f, most);
+        out += 4;
+        if (most == 31) {
+            store_fifth_bits(q, out);
+            out += 4;
+        }
+        store_nibbles(q, out);
+        out += 16;
+    }
+    return true;
+}
+
+// Halves are rounded away from zero, as roundf does.
+static bool SIMD(encode_q8_0)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
+    for (size_t col = 0; col < k; col += 32, out += 34) {
+        struct weights32 x = load32(w + col);
+        float d = largest_of(x) / 127, inverse = ggml_inverse(d);
+        if (!isfinite(ggml_store_f16(out, d)))
+            return ggml_fail(why, col, d);
+        for (int i = 0; i < VECS; i++) {
+            vec t = x.v[i] * inverse;
+            ivec whole = __builtin_convertvector(t, ivec);
+            vec rest = t - vec_of_ints(whole);
+            bytes_of_ints(whole - (rest >= 0.5f) + (rest <= -0.5f), out + 2 + i * LANES);
+        }
+    }
+    return true;
+}

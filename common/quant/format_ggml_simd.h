@@ -1,0 +1,95 @@
+// What the block formats' vector code shares: bytes in and out, and 32 neighbours at a time.
+#define byte_vec SIMD(byte_vec)
+#define ints_of_bytes SIMD(ints_of_bytes)
+#define bytes_of_ints SIMD(bytes_of_ints)
+#define vec_of_ints SIMD(vec_of_ints)
+#define lane_bits SIMD(lane_bits)
+#define VECS SIMD(VECS)
+#define HALF SIMD(HALF)
+#define weights32 SIMD(weights32)
+#define codes32 SIMD(codes32)
+#define load32 SIMD(load32)
+#define largest_of SIMD(largest_of)
+#define largest_signed SIMD(largest_signed)
+#define store_nibbles SIMD(store_nibbles)
+
+typedef uint8_t byte_vec __attribute__((vector_size(LANES)));
+
+INLINE ivec ints_of_bytes(const uint8_t *p) {
+    byte_vec b;
+    memcpy(&b, p, sizeof b);
+    return __builtin_convertvector(b, ivec);
+}
+
+INLINE void bytes_of_ints(ivec v, uint8_t *p) {
+    byte_vec b = __builtin_convertvector(v, byte_vec);
+    memcpy(p, &b, sizeof b);
+}
+
+INLINE vec vec_of_ints(ivec v) {
+    return __builtin_convertvector(v, vec);
+}
+
+// Bit i is the sign of lane i. The lanes of a comparison are -1 or 0.
+INLINE uint32_t lane_bits(ivec v) {
+#if LANES == 16
+    return _mm512_movepi32_mask((__m512i)v);
+#elif LANES == 8
+    return (uint32_t)_mm256_movemask_ps((__m256)v);
+#elif defined(__x86_64__)
+    return (uint32_t)_mm_movemask_ps((__m128)v);
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < LANES; i++)
+        bits |= (v[i] < 0 ? 1u : 0) << i;
+    return bits;
+#endif
+}
+
+enum { VECS = 32 / LANES, HALF = 16 / LANES };
+
+struct weights32 {
+    vec v[VECS];
+};
+
+struct codes32 {
+    ivec v[VECS];
+};
+
+INLINE struct weights32 load32(const float *w) {
+    struct weights32 x;
+    for (int i = 0; i < VECS; i++)
+        x.v[i] = vec_load(w + i * LANES);
+    return x;
+}
+
+// The largest magnitude; not finite if a weight is not (see quant_absmax).
+INLINE float largest_of(struct weights32 x) {
+    typedef int32_t four __attribute__((vector_size(16)));
+    four part[LANES / 4], all = {0};
+    ivec largest = {0};
+    for (int i = 0; i < VECS; i++) {
+        ivec magnitude = (ivec)x.v[i] & 0x7fffffff, more = magnitude > largest;
+        largest = (magnitude & more) | (largest & ~more);
+    }
+    memcpy(part, &largest, sizeof part);
+    for (int i = 0; i < LANES / 4; i++)
+        all = (part[i] & (part[i] > all)) | (all & ~(part[i] > all));
+    int32_t a = all[0] > all[1] ? all[0] : all[1], b = all[2] > all[3] ? all[2] : all[3];
+    return f32_from_bits((uint32_t)(a > b ? a : b));
+}
+
+// The weight of that magnitude, the first if there are several. w: where x was loaded from.
+INLINE float largest_signed(struct weights32 x, const float *w) {
+    float largest = largest_of(x);
+    uint32_t where = 0;
+    for (int i = 0; i < VECS; i++)
+        where |= lane_bits((vec)((ivec)x.v[i] & 0x7fffffff) == largest) << i * LANES;
+    return where ? w[__builtin_ctz(where)] : largest; // a NaN equals nothing
+}
+
+// Codes j and j + 16 in byte j.
+INLINE void store_nibbles(struct codes32 q, uint8_t *out) {
+    for (int i = 0; i < HALF; i++)
+        bytes_of_ints((q.v[i] & 15) | (q.v[i + HALF] & 15) << 4, out + i * LANES);
+}
