@@ -96,8 +96,7 @@ bool gguf_open(struct gguf *g, const char *path, struct error *err);
 void gguf_close(struct gguf *g);
 // One file that is already in memory, which must outlive g (for tests and the fuzz target), as must
 // path. Of a split, this part alone.
-bool gguf_parse(struct gguf *g, const void *data, size_t size, const char *path,
-                struct error *err);
+bool gguf_parse(struct gguf *g, const void *data, size_t size, const char *path, struct error *err);
 
 // NULL if there is none of that name.
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name);
@@ -122,8 +121,8 @@ struct gguf_string {
 // Each leaves *out alone when the key is absent (callers set the default first) and fails with
 // "<file>: key '<key>' is <found>, expected <type>" when the value is of another type.
 bool gguf_get_bool(const struct gguf *g, const char *key, bool *out, struct error *err);
-// A whole number of any width in [min, max]. An array of numbers that are all the same will do: some
-// files list a number for every layer.
+// A whole number of any width in [min, max]. An array of numbers that are all the same will do:
+// some files list a number for every layer.
 bool gguf_get_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t *out,
                   struct error *err);
 bool gguf_get_number(const struct gguf *g, const char *key, double *out, struct error *err);

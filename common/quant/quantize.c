@@ -69,8 +69,7 @@ static bool quantize_linear(void *user, struct linear *l) {
     to->dtype = format->dtype;
     l->owns_data = true;
     bool ok = quantize_tensor(job, &from, to);
-    if (job->source->files)
-        safetensors_drop(job->source->files, from.data, from.bytes);
+    model_drop(job->source, from.data, from.bytes);
     l->int8_activations = job->int8_activations && is_int8_matrix(to);
     if (job->progress)
         job->progress(job->user, job->done, job->total);
@@ -95,6 +94,7 @@ static struct model *shallow_copy(const struct model *source, struct error *err)
         return NULL;
     *m = *source;
     m->files = NULL;
+    m->gguf = NULL;
     m->source = source;
     m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
     if (!m->layers) {
