@@ -120,10 +120,20 @@ static bool write_tensor(struct job *job, struct gguf_plan_tensor *t) {
     if (!gguf_write_tensor(&job->w, data, t->bytes, job->err))
         return false;
     for (size_t i = 0; t->k && i < t->n_parts; i++)
-        if (job->plan->model->files)
-            safetensors_drop(job->plan->model->files, t->parts[i]->data, t->parts[i]->bytes);
+        model_drop(job->plan->model, t->parts[i]->data, t->parts[i]->bytes);
     job->done += t->bytes;
     return true;
+}
+
+// A model that came from a GGUF file keeps all that the file says, also what we do not know.
+static bool put_keys(struct job *job, const struct tokenizer *tokenizer) {
+    const struct model *m = job->plan->model;
+    if (m->gguf) {
+        gguf_put_same(&job->w, job->plan, &m->gguf->file);
+        return true;
+    }
+    gguf_put_model(&job->w, job->plan, job->options->name);
+    return gguf_put_tokenizer(&job->w, tokenizer, &m->config, job->err);
 }
 
 static bool put_heads(struct job *job) {
@@ -148,9 +158,7 @@ bool gguf_export(struct gguf_plan *plan, const struct tokenizer *tokenizer,
     struct job job = {.plan = plan, .options = options, .err = err};
     if (!gguf_writer_open(&job.w, path, err))
         return false;
-    gguf_put_model(&job.w, plan, options->name);
-    bool ok = gguf_put_tokenizer(&job.w, tokenizer, &plan->model->config, err) && put_heads(&job) &&
-              gguf_writer_begin(&job.w, err);
+    bool ok = put_keys(&job, tokenizer) && put_heads(&job) && gguf_writer_begin(&job.w, err);
     for (size_t i = 0; ok && i < plan->n_tensors; i++)
         ok = write_tensor(&job, &plan->tensors[i]);
     if (ok && file_bytes)

@@ -44,7 +44,7 @@ struct gguf_plan {
     struct gguf_plan_tensor *tensors;
     size_t n_tensors, capacity;
     uint32_t file_type;
-    float *rope_factors; // [D/2] what llama3's scaling divides frequencies by; or NULL
+    float *rope_factors; // [D/2] what each frequency is divided by (llama3); or NULL
 };
 
 // All matrices by a preset's mix; norms and biases in float32. The model must outlive the plan.
@@ -66,14 +66,16 @@ struct gguf_export_options {
     void *user;
 };
 
-// Writes the file: to a temporary one first, which is read back and then renamed. *file_bytes (may
-// be NULL) gets its size. Fills the tensors' costs.
+// Writes the file (a model that came from a GGUF file needs no tokenizer): to a temporary one
+// first, which is read back and then renamed. *file_bytes (may be NULL) gets its size. Fills the
+// tensors' costs.
 bool gguf_export(struct gguf_plan *plan, const struct tokenizer *tokenizer,
                  const struct gguf_export_options *options, const char *path, size_t *file_bytes,
                  struct error *err);
 
 // The parts of it (gguf_metadata.c, gguf_vocabulary.c).
 void gguf_put_model(struct gguf_writer *w, const struct gguf_plan *plan, const char *name);
+void gguf_put_same(struct gguf_writer *w, const struct gguf_plan *plan, const struct gguf *from);
 bool gguf_put_tokenizer(struct gguf_writer *w, const struct tokenizer *t,
                         const struct model_config *c, struct error *err);
 

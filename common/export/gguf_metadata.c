@@ -58,12 +58,30 @@ static void put_shape(struct gguf_writer *w, const struct gguf_plan *plan) {
                  c->norm_eps);
 }
 
+// What depends on how the file is quantized.
+static void put_types(struct gguf_writer *w, const struct gguf_plan *plan) {
+    gguf_put_u32(w, "general.file_type", plan->file_type);
+    gguf_put_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+}
+
+static bool is_written_anew(const char *name) {
+    return strcmp(name, "general.file_type") == 0 ||
+           strcmp(name, "general.quantization_version") == 0 ||
+           strcmp(name, "general.alignment") == 0 || strncmp(name, "split.", 6) == 0;
+}
+
+void gguf_put_same(struct gguf_writer *w, const struct gguf_plan *plan, const struct gguf *from) {
+    for (size_t i = 0; i < from->n_keys; i++)
+        if (!is_written_anew(from->keys[i].name))
+            gguf_put_value(w, from->keys[i].name, &from->keys[i].value);
+    put_types(w, plan);
+}
+
 void gguf_put_model(struct gguf_writer *w, const struct gguf_plan *plan, const char *name) {
     gguf_put_string(w, "general.architecture", plan->arch);
     gguf_put_string(w, "general.type", "model");
     gguf_put_string(w, "general.name", name);
-    gguf_put_u32(w, "general.file_type", plan->file_type);
-    gguf_put_u32(w, "general.quantization_version", QUANTIZATION_VERSION);
+    put_types(w, plan);
     put_shape(w, plan);
     put_rope(w, plan);
     put_window(w, plan);

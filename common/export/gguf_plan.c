@@ -131,17 +131,19 @@ static bool add_layer(struct gguf_plan *plan, size_t i, struct error *err) {
            add_linear(plan, layer, GGUF_DOWN, &l->down, err);
 }
 
-// llama3's scaling is a tensor of what each frequency is divided by.
+// llama3's scaling is a tensor of what each frequency is divided by; so is that of a GGUF file.
 static bool add_rope_factors(struct gguf_plan *plan, struct error *err) {
     struct model_config plain = plan->model->config;
     size_t half = plain.head_dim / 2;
     float *factors;
-    if (plain.rope.kind != ROPE_LLAMA3)
+    if (plain.rope.kind != ROPE_LLAMA3 && !plain.rope.factors)
         return true;
     if (strcmp(plan->arch, "llama") != 0)
-        return error_set(err, "%s: GGUF has llama3 rope scaling only for the architecture llama",
+        return error_set(err, "%s: GGUF has factors of the rotary frequencies only for llama",
                          plan->arch);
-    plain.rope.kind = ROPE_DEFAULT;
+    if (plain.rope.kind == ROPE_LLAMA3)
+        plain.rope.kind = ROPE_DEFAULT;
+    plain.rope.factors = NULL;
     if (!rope_frequencies(&plain, &factors, err))
         return false;
     for (size_t i = 0; i < half; i++)

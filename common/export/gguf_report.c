@@ -1,6 +1,7 @@
 #include "export/gguf_report.h"
 
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
@@ -137,6 +138,11 @@ static struct sum *find_sum(struct sum *sums, size_t *n, const struct gguf_plan_
     return &sums[(*n)++];
 }
 
+static int compare_sums(const void *a, const void *b) {
+    size_t x = ((const struct sum *)a)->weights, y = ((const struct sum *)b)->weights;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
 static size_t add_up(const struct gguf_plan *plan, struct sum *sums) {
     size_t n = 0;
     for (size_t i = 0; i < plan->n_tensors; i++) {
@@ -148,6 +154,7 @@ static size_t add_up(const struct gguf_plan *plan, struct sum *sums) {
         add_cost(&sum->cost, &t->cost);
         add_cost(&sum->asked_cost, &t->asked_cost);
     }
+    qsort(sums, n, sizeof *sums, compare_sums);
     return n;
 }
 

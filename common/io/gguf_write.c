@@ -333,12 +333,23 @@ static bool compare(const struct gguf_writer *w, int fd, unsigned char *buffer, 
     return true;
 }
 
+// As any reader finds it.
+static bool reads(const struct gguf_writer *w, struct error *err) {
+    struct gguf g;
+    struct error why = {0};
+    if (!gguf_open(&g, w->file.temporary, &why))
+        return error_set(err, "%s: does not read back: %s", w->file.path, why.message);
+    bool same = g.n_keys == w->n_keys && g.n_tensors == w->n_tensors;
+    gguf_close(&g);
+    return same || error_set(err, "%s: reads back with other keys or tensors", w->file.path);
+}
+
 static bool read_back(const struct gguf_writer *w, struct error *err) {
     int fd = open(w->file.temporary, O_RDONLY | O_CLOEXEC);
     unsigned char *buffer = memory_alloc(PIECE, 1, "reading back", err);
     bool ok = buffer && (fd >= 0 || error_set(err, "%s: cannot be read back: %s", w->file.path,
                                               strerror(errno)));
-    ok = ok && compare(w, fd, buffer, err);
+    ok = ok && compare(w, fd, buffer, err) && reads(w, err);
     if (fd >= 0)
         close(fd);
     free(buffer);
