@@ -38,16 +38,11 @@ Test(format, the_table_has_the_names_that_users_type) {
         {"int8-g32", "int8 group 32"},
         {"int8-g64", "int8 group 64"},
         {"int8-g128", "int8 group 128"},
-        {"int4", "int4 per-channel"},
-        {"int4-g32", "int4 group 32"},
-        {"int4-g64", "int4 group 64"},
-        {"int4-g128", "int4 group 128"},
-        {"int4-g256", "int4 group 256"},
-        {"int4-zp", "int4 per-channel zero-point"},
-        {"int4-g32-zp", "int4 group 32 zero-point"},
-        {"int4-g64-zp", "int4 group 64 zero-point"},
-        {"int4-g128-zp", "int4 group 128 zero-point"},
-        {"int4-g256-zp", "int4 group 256 zero-point"},
+        {"int8-g32-zp", "int8 group 32 zero-point"},
+        {"int8-g64-zp", "int8 group 64 zero-point"},
+        {"int8-g128-zp", "int8 group 128 zero-point"},
+        {"int6", "int6 per-channel"},
+        {"int6-g16", "int6 group 16"},
     };
     size_t count = sizeof names / sizeof *names;
     for (size_t i = 0; i < count; i++) {
@@ -77,6 +72,9 @@ Test(format, sizes_are_codes_scales_and_zero_points) {
         {"int4-zp", 512 + 64 + 3 * 1},
         {"int4-g128", 512 + 3 * 3 * 2},
         {"int4-g128-zp", 512 + 64 + 3 * 2}, // three zero points take two bytes
+        {"int3-g128", 384 + 3 * 3 * 2},     // 300 codes take 113 bytes
+        {"int3-g128-zp", 384 + 64 + 3 * 2}, // three zero points of three bits too
+        {"int6-g16", 704 + 3 * 19 * 2},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const struct quant_format *f = quant_format_find(sizes[i].name);
@@ -98,6 +96,10 @@ Test(format, bits_per_weight_counts_everything) {
         {"int4-g128", 4 + 16.0 / 128},
         {"int4-g32-zp", 4 + 20.0 / 32},
         {"int4-zp", 4 + (32.0 + 8) / 2048}, // half of each row's byte is unused
+        {"int2-g16-zp", 2 + 18.0 / 16},
+        {"int3-g64", 3 + 16.0 / 64},
+        {"int5-g256-zp", 5 + 21.0 / 256},
+        {"int8-g128-zp", 8 + 24.0 / 128},
     };
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         double bits;
@@ -333,8 +335,11 @@ Test(format, absmax_and_range_see_every_weight) {
 }
 
 Test(format, scales_are_read_like_any_float16) {
-    for (uint16_t h = 0; h < 0x7c00; h++)
+    for (uint16_t h = 0; h < 0x7c00; h++) {
+        uint16_t negative = h | 0x8000;
         cr_assert_eq(scale_from_f16(&h, 0), f16_to_f32(h), "%04x", h);
+        cr_assert_eq(f32_bits(scale_from_f16(&negative, 0)), f32_bits(f16_to_f32(negative)));
+    }
 }
 
 Test(format, int8_planes_are_what_an_integer_product_reads) {

@@ -2,8 +2,8 @@
 #include "format_data.h"
 
 // |w - ŵ| <= scale / 2: the definition of rounding. For zero points the float16 scale may be
-// smaller than (max - min) / 15 by 2^-11, which moves the ends of the range out by up to 15 * 2^-11
-// scales.
+// smaller than (max - min) / (2^bits - 1) by 2^-11, which moves the ends of the range out by up to
+// (2^bits - 1) * 2^-11 scales.
 static void check_error_bound(const struct quant_format *f, const float *w, const void *data,
                               size_t n, size_t k) {
     struct quant_planes p;
@@ -12,7 +12,7 @@ static void check_error_bound(const struct quant_format *f, const float *w, cons
     for (size_t i = 0; i < n * k; i++) {
         size_t g = f->span == SPAN_TENSOR ? 0 : i / k * p.groups + i % k / p.group;
         float scale = scale_load((const char *)data + p.scales, p.scale_bytes, g);
-        double bound = scale * (0.5 + (f->zero_point ? 15 * 0x1p-11 : 0) + 1e-5);
+        double bound = scale * (0.5 + (f->zero_point ? ldexp(1, f->bits - 11) : 0) + 1e-5);
         cr_assert(fabs((double)w[i] - out[i]) <= bound, "%s [%zu, %zu]: weight %zu: %g became %g",
                   f->name, n, k, i, (double)w[i], (double)out[i]);
     }

@@ -155,6 +155,29 @@ Test(lab, what_is_skipped_in_a_float32_checkpoint_becomes_float16) {
     lab_close(&lab, false, &err);
 }
 
+// --config names the row without the word that --search adds to it.
+Test(lab, a_search_is_named_in_the_row_and_lowers_the_divergence) {
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    const char *flags[] = {"--quiet", "--search"};
+    double kld[2];
+    for (int i = 0; i < 2; i++) {
+        struct lab lab;
+        struct error err = {0};
+        cr_assert(lab_with(&lab, &err, model,
+                           WORDS("--text", text_of(model), "--ctx", "64", "--config",
+                                 "int4 per-channel", flags[i])),
+                  "%s", err.message);
+        cr_assert(lab_baseline(&lab, &err), "%s", err.message);
+        cr_assert(lab_quantized(&lab, (struct lab_config){.format = "int4"}, &err), "%s",
+                  err.message);
+        cr_assert_str_eq(lab.table.rows[1].config,
+                         i ? "int4 per-channel search" : "int4 per-channel");
+        kld[i] = lab.table.rows[1].kld_mean;
+        lab_close(&lab, false, &err);
+    }
+    cr_assert(kld[1] > 0 && kld[1] < kld[0], "%g, %g", kld[1], kld[0]);
+}
+
 // ---- command lines that are wrong ---------------------------------------------------------------
 
 // The exit status of opening the lab, measuring and closing it, in a process of its own.

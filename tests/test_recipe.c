@@ -70,10 +70,26 @@ Test(recipe, formats_go_by_name_or_label) {
     recipe_free(&r);
 }
 
+Test(recipe, search_is_a_word_behind_the_format) {
+    struct recipe r =
+        parsed("a int4 group 128 zero-point  search # words\nb int4-g64\tsearch\nc int8");
+    cr_assert_str_eq(format_name(&r, "a"), "int4-g128-zp");
+    cr_assert(r.rules[0].search && r.rules[1].search && !r.rules[2].search);
+    cr_assert_eq(recipe_find(&r, "b.weight"), &r.rules[1]);
+    cr_assert_null(recipe_find(&r, "d"));
+    recipe_free(&r);
+    check_failure("* search", "recipe.txt:1: unknown format 'search'");
+    check_failure("* keep search", "recipe.txt:1: unknown format 'keep'");
+    check_failure("* int8search", "recipe.txt:1: unknown format 'int8search'");
+}
+
 Test(recipe, mistakes_are_named_with_file_and_line) {
-    check_failure("* int8\n\n* int5",
-                  "recipe.txt:3: unknown format 'int5', expected keep or one of f32 f16 bf16 "
-                  "int8-tensor int8 ");
+    check_failure("* int8\n\n* int7",
+                  "recipe.txt:3: unknown format 'int7', expected keep or one of f32 f16 bf16 "
+                  "int8 int6 int5 int4 int3 int2");
+    check_failure("* int5-g48", "recipe.txt:1: unknown format 'int5-g48', expected keep or one of "
+                                "int5 int5-g16 int5-g32 int5-g64 int5-g128 int5-g256 int5-zp "
+                                "int5-g16-zp");
     check_failure("* INT8", "recipe.txt:1: unknown format 'INT8'");
     check_failure("* int8 int4", "recipe.txt:1: unknown format 'int8 int4'");
     check_failure("\n*.up # int8\n", "recipe.txt:2: '*.up' alone, expected a pattern and a format");
@@ -170,7 +186,7 @@ static bool same_recipe(const struct recipe *a, const struct recipe *b) {
     bool same = a->n_rules == b->n_rules;
     for (size_t i = 0; same && i < a->n_rules; i++)
         same = strcmp(a->rules[i].pattern, b->rules[i].pattern) == 0 &&
-               a->rules[i].format == b->rules[i].format;
+               a->rules[i].format == b->rules[i].format && a->rules[i].search == b->rules[i].search;
     return same;
 }
 
@@ -183,6 +199,7 @@ Test(recipe, what_is_written_is_read_back) {
         char pattern[64];
         snprintf(pattern, sizeof pattern, "model.layers.%zu.[a-z]*|lm_head,x#%zu", i, i);
         cr_assert(recipe_add(&r, pattern, quant_formats[i], &err), "%s", err.message);
+        r.rules[i].search = i % 3 == 0;
     }
     cr_assert(
         recipe_add(&r, "a-pattern-that-is-longer-than-the-column-it-is-written-in", NULL, &err));
@@ -211,4 +228,36 @@ Test(recipe, files_that_are_no_recipes_are_refused) {
     cr_assert(strstr(err.message, path));
     cr_assert_null(r.rules);
     cr_assert_not(recipe_write(&r, "/nonexistent/recipe.txt", &err));
+}
+
+static void check_spelling(const char *text, const char *message) {
+    static const char *const names[] = {
+        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight",
+        "model.layers.1.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight",
+        "model.embed_tokens.weight"};
+    struct recipe r = parsed(text);
+    struct error err = {0};
+    bool ok = recipe_check(&r, names, sizeof names / sizeof *names, "mix.txt", &err);
+    cr_expect_eq(ok, message == NULL, "%s", text);
+    if (message)
+        cr_expect_str_eq(err.message, message);
+    recipe_free(&r);
+}
+
+Test(recipe, a_pattern_that_names_no_tensor_hears_what_is_near_it) {
+    check_spelling("*.q_proj int8\nmodel.embed_tokens keep\n* int4", NULL);
+    check_spelling("lm_head|*embed* int8", NULL);
+    check_spelling("", NULL);
+    check_spelling("* int8\n*.mlp.down_porj int8",
+                   "mix.txt: '*.mlp.down_porj' names no tensor; near it are "
+                   "'model.layers.0.mlp.down_proj.weight', 'model.layers.1.mlp.down_proj.weight'");
+    check_spelling("model.embed_token int8",
+                   "mix.txt: 'model.embed_token' names no tensor; near it are "
+                   "'model.embed_tokens.weight'");
+    check_spelling("model.layers.7.self_attn.q_proj int8",
+                   "mix.txt: 'model.layers.7.self_attn.q_proj' names no tensor; near it are "
+                   "'model.layers.0.self_attn.q_proj.weight', "
+                   "'model.layers.1.self_attn.q_proj.weight'");
+    check_spelling("xyz int8", "mix.txt: 'xyz' names no tensor; there is "
+                               "'model.layers.0.self_attn.q_proj.weight'");
 }

@@ -30,6 +30,7 @@ struct cli_options {
     int threads, max_tokens;
     struct sampler_options sampling;
     bool bench, quiet, chat, limits, cuda;
+    bool search; // scales of least error, where formats are quantized
 };
 
 // What a row's target points at: bool, const char *, size_t, int, float, uint64_t, and an int that

@@ -24,6 +24,9 @@ static const struct {
      "blocks]"},
     {"skip", "PATTERNS", CLI_TEXT, AT(options.skip), 1, 0, NULL, "Model",
      "leave tensors that match as they are [none]"},
+    {"search", NULL, CLI_FLAG, AT(options.search), 0, 0, NULL, "Model",
+     "integer formats: look for the scales of least squared error instead of those that the largest "
+     "weights set; takes longer"},
 
     {"text", "FILE", CLI_TEXT, AT(options.text), 1, 0, NULL, "Evaluation",
      "UTF-8 text to score [the bundled evaluation text]"},

@@ -307,8 +307,11 @@ static bool recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_a
     struct progress p;
     memory_peak_reset();
     progress_start(&p, label, "tensors");
-    struct model *m =
-        model_quantize(lab->model, recipe, int8_activations, &stats, show_quantize, &p, err);
+    const struct quantize_options options = {.int8_activations = int8_activations,
+                                             .search = lab->options.search,
+                                             .progress = show_quantize,
+                                             .user = &p};
+    struct model *m = model_quantize_with(lab->model, recipe, &options, &stats, err);
     progress_finish(&p);
     if (!m)
         return false;
@@ -366,6 +369,8 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     if (!recipe_uniform(&r, format, lab->options.only, lab->options.skip, err))
         return false;
     bool ok = !is_f32(lab) || keep_in_f16(&r, err);
+    if (lab->options.search && format->dtype == DTYPE_BLOCK && format->span != SPAN_TENSOR)
+        strncat(label, " search", sizeof label - strlen(label) - 1);
     ok = ok && recipe_row(lab, &r, config.int8_activations, label, format->name, err);
     recipe_free(&r);
     return ok;

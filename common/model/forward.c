@@ -29,6 +29,8 @@ struct workspace {
     float *sum;                      // [T, H] what a sub-layer adds to x
     struct attention_query *queries; // [T]
     float *memory;
+    linear_observer *observe; // NULL: nobody watches
+    void *user;
 };
 
 static bool workspace_init(struct workspace *ws, const struct model_config *c, size_t t,
@@ -141,15 +143,22 @@ static void attend(const struct model *m, const struct kv_cache *kv, size_t laye
               1.0f / sqrtf((float)c->head_dim));
 }
 
+static bool apply(const struct workspace *ws, float *y, const struct linear *l, const float *x,
+                  size_t t, struct error *err) {
+    if (ws->observe)
+        ws->observe(ws->user, l, x, t);
+    return linear_forward(y, l, x, t, err);
+}
+
 static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i,
                             const struct batch *b, struct workspace *ws, struct error *err) {
     const struct model_config *c = &m->config;
     const struct layer *l = &m->layers[i];
     size_t t = b->n, d = c->head_dim;
     normalize(m, &l->attention_norm, ws->x, t, ws->normed);
-    if (!linear_forward(ws->q, &l->q, ws->normed, t, err) ||
-        !linear_forward(ws->k, &l->k, ws->normed, t, err) ||
-        !linear_forward(ws->v, &l->v, ws->normed, t, err))
+    if (!apply(ws, ws->q, &l->q, ws->normed, t, err) ||
+        !apply(ws, ws->k, &l->k, ws->normed, t, err) ||
+        !apply(ws, ws->v, &l->v, ws->normed, t, err))
         return false;
     if (l->q_norm) {
         rmsnorm(ws->q, ws->q, t * c->n_heads, d, l->q_norm, c->norm_eps);
@@ -161,7 +170,7 @@ static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i
     }
     store_kv(kv, i, b, ws);
     attend(m, kv, i, b, ws);
-    if (!linear_forward(ws->sum, &l->o, ws->attention, t, err))
+    if (!apply(ws, ws->sum, &l->o, ws->attention, t, err))
         return false;
     add_to(ws->x, ws->sum, t * c->hidden);
     return true;
@@ -172,27 +181,33 @@ static bool mlp_block(const struct model *m, size_t i, size_t t, struct workspac
     const struct layer *l = &m->layers[i];
     size_t inner = t * m->config.intermediate;
     normalize(m, &l->mlp_norm, ws->x, t, ws->normed);
-    if (!linear_forward(ws->up, &l->up, ws->normed, t, err))
+    if (!apply(ws, ws->up, &l->up, ws->normed, t, err))
         return false;
     if (m->config.arch->gelu)
         gelu_tanh(ws->up, ws->up, inner);
-    else if (linear_forward(ws->gate, &l->gate, ws->normed, t, err))
+    else if (apply(ws, ws->gate, &l->gate, ws->normed, t, err))
         silu_mul(ws->up, ws->gate, ws->up, inner);
     else
         return false;
-    if (!linear_forward(ws->sum, &l->down, ws->up, t, err))
+    if (!apply(ws, ws->sum, &l->down, ws->up, t, err))
         return false;
     add_to(ws->x, ws->sum, t * m->config.hidden);
     return true;
 }
 
-static bool forward_block(const struct model *m, struct kv_cache *kv, const struct batch *b,
-                          struct workspace *ws, float *hidden, struct error *err) {
-    embed(m, b, ws);
-    for (size_t i = 0; i < m->config.n_layers; i++)
+// Tokens [t, t + at most BLOCK) of a batch.
+static struct batch part_of(const struct batch *b, size_t t) {
+    return (struct batch){.n = b->n - t < BLOCK ? b->n - t : BLOCK,
+                          .tokens = b->tokens + t,
+                          .positions = b->positions + t,
+                          .sequences = b->sequences ? b->sequences + t : NULL};
+}
+
+static bool run_layers(const struct model *m, struct kv_cache *kv, const struct batch *b,
+                       size_t first, size_t end, struct workspace *ws, struct error *err) {
+    for (size_t i = first; i < end; i++)
         if (!attention_block(m, kv, i, b, ws, err) || !mlp_block(m, i, b->n, ws, err))
             return false;
-    normalize(m, &m->final_norm, ws->x, b->n, hidden);
     return true;
 }
 
@@ -203,14 +218,54 @@ bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch
     struct workspace ws;
     bool ok = workspace_init(&ws, &m->config, b->n < BLOCK ? b->n : BLOCK, err);
     for (size_t t = 0; ok && t < b->n; t += BLOCK) {
-        struct batch part = {.n = b->n - t < BLOCK ? b->n - t : BLOCK,
-                             .tokens = b->tokens + t,
-                             .positions = b->positions + t,
-                             .sequences = b->sequences ? b->sequences + t : NULL};
-        ok = forward_block(m, kv, &part, &ws, hidden + t * m->config.hidden, err);
+        struct batch part = part_of(b, t);
+        embed(m, &part, &ws);
+        ok = run_layers(m, kv, &part, 0, m->config.n_layers, &ws, err);
+        if (ok)
+            normalize(m, &m->final_norm, ws.x, part.n, hidden + t * m->config.hidden);
     }
     workspace_free(&ws);
     return ok;
+}
+
+bool model_embed(const struct model *m, const struct kv_cache *kv, const struct batch *b, float *x,
+                 struct error *err) {
+    if (!check_batch(m, kv, b, err))
+        return false;
+    struct workspace ws = {
+        .x = x, .sum = memory_alloc(b->n, m->config.hidden * sizeof(float), "embeddings", err)};
+    if (!ws.sum)
+        return false;
+    embed(m, b, &ws);
+    free(ws.sum);
+    return true;
+}
+
+bool model_run_layers(const struct model *m, struct kv_cache *kv, const struct batch *b,
+                      size_t first, size_t end, float *x, linear_observer *observe, void *user,
+                      struct error *err) {
+    size_t h = m->config.hidden;
+    if (first > end || end > m->config.n_layers)
+        return error_set(err, "layers %zu to %zu of a model that has %zu", first, end,
+                         m->config.n_layers);
+    if (!check_batch(m, kv, b, err))
+        return false;
+    struct workspace ws;
+    bool ok = workspace_init(&ws, &m->config, b->n < BLOCK ? b->n : BLOCK, err);
+    ws.observe = observe;
+    ws.user = user;
+    for (size_t t = 0; ok && t < b->n; t += BLOCK) {
+        struct batch part = part_of(b, t);
+        memcpy(ws.x, x + t * h, part.n * h * sizeof *x);
+        ok = run_layers(m, kv, &part, first, end, &ws, err);
+        memcpy(x + t * h, ws.x, part.n * h * sizeof *x);
+    }
+    workspace_free(&ws);
+    return ok;
+}
+
+void model_final_norm(const struct model *m, const float *x, size_t n, float *hidden) {
+    normalize(m, &m->final_norm, x, n, hidden);
 }
 
 bool model_logits(const struct model *m, const float *hidden, size_t n, float *logits,

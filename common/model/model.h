@@ -96,4 +96,17 @@ bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch
 bool model_logits(const struct model *m, const float *hidden, size_t n, float *logits,
                   struct error *err);
 
+// The same in steps: model_hidden is model_embed, model_run_layers over all of them,
+// model_final_norm. x [n, H] is the residual stream; the cache of the layers that run is written.
+bool model_embed(const struct model *m, const struct kv_cache *kv, const struct batch *b, float *x,
+                 struct error *err);
+// Sees the input x [n, K] of every linear just before it is applied: the batch's tokens in order,
+// a few hundred at a time.
+typedef void linear_observer(void *user, const struct linear *l, const float *x, size_t n);
+// Layers [first, end), in place; observe may be NULL.
+bool model_run_layers(const struct model *m, struct kv_cache *kv, const struct batch *b,
+                      size_t first, size_t end, float *x, linear_observer *observe, void *user,
+                      struct error *err);
+void model_final_norm(const struct model *m, const float *x, size_t n, float *hidden);
+
 #endif

@@ -8,6 +8,12 @@
 
 enum { PLANE_ALIGN = 64 };
 
+// Per channel and per group, first without zero points.
+#define PACKED_GROUP(width, group) , &quant_int##width##_g##group
+#define PACKED_GROUP_ZP(width, group) , &quant_int##width##_g##group##_zp
+#define PACKED_WIDTH(width)                                                                        \
+    &quant_int##width QUANT_GROUPS(PACKED_GROUP, width),                                           \
+        &quant_int##width##_zp QUANT_GROUPS(PACKED_GROUP_ZP, width)
 #define GGML_ROW(id) &quant_##id,
 
 const struct quant_format *const quant_formats[] = {
@@ -19,16 +25,14 @@ const struct quant_format *const quant_formats[] = {
     &quant_int8_g32,
     &quant_int8_g64,
     &quant_int8_g128,
-    &quant_int4,
-    &quant_int4_g32,
-    &quant_int4_g64,
-    &quant_int4_g128,
-    &quant_int4_g256,
-    &quant_int4_zp,
-    &quant_int4_g32_zp,
-    &quant_int4_g64_zp,
-    &quant_int4_g128_zp,
-    &quant_int4_g256_zp,
+    &quant_int8_g32_zp,
+    &quant_int8_g64_zp,
+    &quant_int8_g128_zp,
+    PACKED_WIDTH(6),
+    PACKED_WIDTH(5),
+    PACKED_WIDTH(4),
+    PACKED_WIDTH(3),
+    PACKED_WIDTH(2),
     QUANT_GGML_FORMATS(GGML_ROW) NULL,
 };
 
@@ -76,7 +80,9 @@ bool quant_planes(const struct quant_format *f, size_t n, size_t k, struct quant
         p->group = f->span == SPAN_GROUP ? f->group : k ? k : 1;
         p->groups = divide_up(k, p->group);
         p->scale_bytes = f->span == SPAN_GROUP ? sizeof(uint16_t) : sizeof(float);
-        p->zero_stride = f->zero_point ? divide_up(p->groups, 2) : 0;
+        if (f->zero_point && !size_mul(p->groups, (size_t)f->bits, &bits))
+            return false;
+        p->zero_stride = f->zero_point ? divide_up(bits, 8) : 0;
     }
     return size_mul(p->groups, p->scale_bytes, &scale_stride) &&
            add_plane(n, p->code_stride, &codes, &p->bytes) &&

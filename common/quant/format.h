@@ -84,7 +84,7 @@ struct quant_planes {
     size_t group;       // weights that share a scale within a row; k for SPAN_TENSOR and SPAN_ROW
     size_t groups;      // scales of a row: k / group, rounded up
     size_t scale_bytes; // of one scale: 2 (float16) for groups, else 4 (float32)
-    size_t zero_stride; // bytes of a row's zero points, two to a byte; 0 without
+    size_t zero_stride; // bytes of a row's zero points, `bits` bits each; 0 without
     size_t scales, zeros, bytes; // offsets of these planes, and the end
 };
 

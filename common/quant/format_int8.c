@@ -9,6 +9,7 @@
 // one large weight makes the steps coarse for all of them. The whole matrix (one scale), a row (an
 // output channel), or a group of 32 to 128 neighbours in a row.
 #include "quant/format_shared.h"
+#include "quant/scale_search.h"
 
 enum { CODE_MAX = 127 };
 
@@ -21,6 +22,24 @@ static void round_codes(const float *w, size_t n, float scale, int8_t *codes) {
         codes[i] = (int8_t)round_even(clamp(w[i] / scale, -CODE_MAX, CODE_MAX));
 }
 
+// The scale of the n weights of row r from column col on.
+static bool choose_scale(const struct quant_format *f, const float *w, size_t n, size_t r,
+                         size_t col, size_t scale_bytes, const struct quant_hints *hints,
+                         float *scale, struct error *err) {
+    float largest = quant_absmax(w, n);
+    if (!isfinite(largest))
+        return quant_fail_not_finite(w, r, col, n, err);
+    float exact = (f->span == SPAN_TENSOR ? hints->absmax : largest) / CODE_MAX;
+    struct quant_grid grid = {scale_round(scale_bytes, exact), 0, -CODE_MAX, CODE_MAX};
+    if (!isfinite(grid.scale))
+        return quant_fail_scale(exact, scale_bytes, r, col, n, err);
+    if (hints->search && f->span != SPAN_TENSOR)
+        quant_grid_search(w, hints->importance ? hints->importance + col : NULL, n, false,
+                          scale_bytes, &grid);
+    *scale = grid.scale;
+    return true;
+}
+
 static bool quantize_int8(const struct quant_format *f, const float *w, size_t row, size_t count,
                           size_t n, size_t k, const struct quant_hints *hints, void *out,
                           struct error *err) {
@@ -30,13 +49,9 @@ static bool quantize_int8(const struct quant_format *f, const float *w, size_t r
     for (size_t r = row; r < row + count; r++, w += k) {
         for (size_t g = 0; g < p.groups; g++) {
             size_t col = g * p.group, len = size_min(p.group, k - col);
-            float largest = quant_absmax(w + col, len);
-            if (!isfinite(largest))
-                return quant_fail_not_finite(w + col, r, col, len, err);
-            float exact = (f->span == SPAN_TENSOR ? hints->absmax : largest) / CODE_MAX;
-            float scale = scale_round(p.scale_bytes, exact);
-            if (!isfinite(scale))
-                return quant_fail_scale(exact, p.scale_bytes, r, col, len, err);
+            float scale = 0;
+            if (!choose_scale(f, w + col, len, r, col, p.scale_bytes, hints, &scale, err))
+                return false;
             if (f->span != SPAN_TENSOR || r == 0) // one scale, so one writer
                 scale_store((char *)out + p.scales, p.scale_bytes, r * p.groups + g, scale);
             round_codes(w + col, len, scale, (int8_t *)out + r * k + col);

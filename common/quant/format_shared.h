@@ -15,10 +15,20 @@
 extern const struct quant_format quant_f32, quant_f16, quant_bf16;
 extern const struct quant_format quant_int8_tensor, quant_int8;
 extern const struct quant_format quant_int8_g32, quant_int8_g64, quant_int8_g128;
-extern const struct quant_format quant_int4, quant_int4_zp;
-extern const struct quant_format quant_int4_g32, quant_int4_g64, quant_int4_g128, quant_int4_g256;
-extern const struct quant_format quant_int4_g32_zp, quant_int4_g64_zp, quant_int4_g128_zp,
-    quant_int4_g256_zp;
+extern const struct quant_format quant_int8_g32_zp, quant_int8_g64_zp, quant_int8_g128_zp;
+
+// The packed integers of format_packed.c: X(width, group) for each size of group that a width has.
+#define QUANT_GROUPS(X, width) X(width, 16) X(width, 32) X(width, 64) X(width, 128) X(width, 256)
+#define QUANT_DECLARE_GROUP(width, group)                                                          \
+    extern const struct quant_format quant_int##width##_g##group, quant_int##width##_g##group##_zp;
+#define QUANT_DECLARE_WIDTH(width)                                                                 \
+    extern const struct quant_format quant_int##width, quant_int##width##_zp;                      \
+    QUANT_GROUPS(QUANT_DECLARE_GROUP, width)
+QUANT_DECLARE_WIDTH(2)
+QUANT_DECLARE_WIDTH(3)
+QUANT_DECLARE_WIDTH(4)
+QUANT_DECLARE_WIDTH(5)
+QUANT_DECLARE_WIDTH(6)
 
 // The `bytes` of every format that is made of planes.
 bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t *out);
@@ -62,14 +72,15 @@ static inline float clamp(float x, float lo, float hi) {
     return x > hi ? hi : x;
 }
 
-// The float16 at p[i], of a plane of scales: what f16_to_f32 gives for one that is finite and not
-// negative, without a branch.
+// The float16 at p[i], of a plane of scales: what f16_to_f32 gives for one that is finite, without
+// a branch.
 static inline float scale_from_f16(const void *p, size_t i) {
     uint16_t h;
     memcpy(&h, (const char *)p + 2 * i, sizeof h);
-    float subnormal = f32_from_bits(h + f32_bits(0.5f)) - 0.5f; // h * 2^-24
-    float normal = f32_from_bits(((uint32_t)h << 13) + ((127u - 15u) << 23));
-    return h < 0x400 ? subnormal : normal;
+    uint32_t magnitude = h & 0x7fff, sign = (uint32_t)(h & 0x8000) << 16;
+    float subnormal = f32_from_bits(magnitude + f32_bits(0.5f)) - 0.5f; // magnitude * 2^-24
+    float normal = f32_from_bits((magnitude << 13) + ((127u - 15u) << 23));
+    return f32_from_bits(f32_bits(magnitude < 0x400 ? subnormal : normal) | sign);
 }
 
 // Scale `i` of a plane of scales that are scale_bytes each.
@@ -116,18 +127,25 @@ typedef void format_dequantize(const struct quant_format *f, const void *data, s
 #endif
 
 // Defines the dequantizer `name`, which chooses from these always-inline functions (or macros) by
-// what the CPU has.
-#define FORMAT_VERSION(name, body)                                                                 \
-    static void name(const struct quant_format *f, const void *data, size_t n, size_t k,           \
-                     size_t row, size_t col, size_t count, float *out) {                           \
-        body(f, data, n, k, row, col, count, out);                                                 \
-    }
+// what the CPU has. FORMAT_VERSIONS_OF: their first argument is `parameter`, a constant.
 #define FORMAT_VERSIONS(name, scalar, avx2, avx512)                                                \
     FORMAT_VERSION(name##_scalar, scalar)                                                          \
     FORMAT_TARGET_AVX2 FORMAT_VERSION(name##_avx2, avx2)                                           \
-    FORMAT_TARGET_AVX512 FORMAT_VERSION(                                                           \
-        name##_avx512, avx512) static format_dequantize *const name##_versions[ISA_COUNT] = {      \
-        name##_scalar, name##_avx2, name##_avx512};                                                \
+    FORMAT_TARGET_AVX512 FORMAT_VERSION(name##_avx512, avx512) FORMAT_CHOOSE(name)
+#define FORMAT_VERSIONS_OF(parameter, name, scalar, avx2, avx512)                                  \
+    FORMAT_VERSION(name##_scalar, scalar, parameter)                                               \
+    FORMAT_TARGET_AVX2 FORMAT_VERSION(name##_avx2, avx2, parameter)                                \
+    FORMAT_TARGET_AVX512 FORMAT_VERSION(name##_avx512, avx512, parameter) FORMAT_CHOOSE(name)
+
+#define FORMAT_VERSION(name, ...)                                                                  \
+    static void name(const struct quant_format *f, const void *data, size_t n, size_t k,           \
+                     size_t row, size_t col, size_t count, float *out) {                           \
+        FORMAT_CALL(__VA_ARGS__, f, data, n, k, row, col, count, out);                             \
+    }
+#define FORMAT_CALL(body, ...) body(__VA_ARGS__)
+#define FORMAT_CHOOSE(name)                                                                        \
+    static format_dequantize *const name##_versions[ISA_COUNT] = {name##_scalar, name##_avx2,      \
+                                                                  name##_avx512};                  \
     FORMAT_VERSION(name, name##_versions[kernels_isa()])
 
 #endif

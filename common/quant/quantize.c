@@ -15,22 +15,25 @@ struct tally {
 struct job {
     const struct model *source;
     const struct recipe *recipe;
-    bool int8_activations;
-    quantize_progress *progress;
-    void *user;
+    const struct quantize_options *options;
     size_t done, total;
     double seconds;
     struct tally floats, blocks; // what became another float type, and what was quantized
     struct error *err;
 };
 
-static bool quantize_tensor(struct job *job, const struct tensor *from, struct tensor *to) {
+static bool quantize_tensor(struct job *job, bool search, const struct tensor *from,
+                            struct tensor *to) {
     struct tally *tally = to->dtype == DTYPE_BLOCK ? &job->blocks : &job->floats;
     const struct matrix_source source = matrix_of_tensor(from);
+    const struct quantize_options *o = job->options;
+    const struct quant_hints hints = {.search = search || o->search,
+                                      .importance =
+                                          o->importance ? o->importance(o->user, from) : NULL};
     struct matrix_error cost = {0};
     struct error why = {0};
     double start = timer_now();
-    bool ok = matrix_quantize(&source, to->format, NULL, to->data, NULL, &why);
+    bool ok = matrix_quantize(&source, to->format, &hints, to->data, NULL, &why);
     job->seconds += timer_now() - start;
     if (!ok || !matrix_measure(&source, to->format, to->data, &cost, &why))
         return error_set(job->err, "%s: tensor '%s': %s", from->file ? from->file : "model",
@@ -52,10 +55,13 @@ static bool is_int8_matrix(const struct tensor *w) {
 // Replaces l's weights (a view of the source's) by a quantized copy of its own.
 static bool quantize_linear(void *user, struct linear *l) {
     struct job *job = user;
-    const struct quant_format *format = recipe_format(job->recipe, l->w.name);
+    const struct recipe_rule *rule = recipe_find(job->recipe, l->w.name);
+    const struct quant_format *format = rule ? rule->format : NULL;
     job->done++;
-    if (!format || format == l->w.format)
+    if (!format || format == l->w.format) {
+        l->int8_activations = format && job->options->int8_activations && is_int8_matrix(&l->w);
         return true;
+    }
     struct tensor from = l->w, *to = &l->w;
     size_t n = from.shape[0], k = from.shape[1], bytes;
     if (!format->bytes(format, n, k, &bytes))
@@ -68,11 +74,11 @@ static bool quantize_linear(void *user, struct linear *l) {
     to->format = format;
     to->dtype = format->dtype;
     l->owns_data = true;
-    bool ok = quantize_tensor(job, &from, to);
+    bool ok = quantize_tensor(job, rule->search, &from, to);
     model_drop(job->source, from.data, from.bytes);
-    l->int8_activations = job->int8_activations && is_int8_matrix(to);
-    if (job->progress)
-        job->progress(job->user, job->done, job->total);
+    l->int8_activations = job->options->int8_activations && is_int8_matrix(to);
+    if (job->options->progress)
+        job->options->progress(job->options->user, job->done, job->total);
     return ok;
 }
 
@@ -106,18 +112,13 @@ static struct model *shallow_copy(const struct model *source, struct error *err)
     return m;
 }
 
-struct model *model_quantize(const struct model *source, const struct recipe *recipe,
-                             bool int8_activations, struct quantize_stats *stats,
-                             quantize_progress *progress, void *user, struct error *err) {
+struct model *model_quantize_with(const struct model *source, const struct recipe *recipe,
+                                  const struct quantize_options *options,
+                                  struct quantize_stats *stats, struct error *err) {
     struct model *m = shallow_copy(source, err);
     if (!m)
         return NULL;
-    struct job job = {.source = source,
-                      .recipe = recipe,
-                      .int8_activations = int8_activations,
-                      .progress = progress,
-                      .user = user,
-                      .err = err};
+    struct job job = {.source = source, .recipe = recipe, .options = options, .err = err};
     model_visit_linears(m, count_linear, &job.total);
     if (!model_visit_linears(m, quantize_linear, &job)) {
         model_free(m);
@@ -132,4 +133,12 @@ struct model *model_quantize(const struct model *source, const struct recipe *re
     stats->seconds = job.seconds;
     stats->nmse = t->weight_squared > 0 ? t->error_squared / t->weight_squared : 0;
     return m;
+}
+
+struct model *model_quantize(const struct model *source, const struct recipe *recipe,
+                             bool int8_activations, struct quantize_stats *stats,
+                             quantize_progress *progress, void *user, struct error *err) {
+    const struct quantize_options options = {
+        .int8_activations = int8_activations, .progress = progress, .user = user};
+    return model_quantize_with(source, recipe, &options, stats, err);
 }

@@ -18,12 +18,37 @@ static const char NOT_LINEAR[] = "*norm*|*ln_*|*bias|*inv_freq";
 static const char IN_BLOCKS[] = "*.[0-9].*|*.[0-9][0-9].*|*.[0-9][0-9][0-9].*|"
                                 "*.[0-9][0-9][0-9][0-9].*";
 
-// "f32 f16 …", for messages.
-static void list_formats(char *text, size_t size) {
+// "int4" of "int4-g128" and of "int4 group 128".
+static size_t family_length(const char *name) {
+    return strcspn(name, "- ");
+}
+
+static bool same_family(const char *a, const char *b) {
+    size_t n = family_length(a);
+    return n == family_length(b) && strncmp(a, b, n) == 0;
+}
+
+static bool first_of_family(size_t i) {
+    for (size_t j = 0; j < i; j++)
+        if (same_family(quant_formats[j]->name, quant_formats[i]->name))
+            return false;
+    return true;
+}
+
+// For messages: the formats of the word's family, "int4 int4-g16 …"; where there is no such family,
+// "f32 f16 bf16 int8 …": all of them.
+static void list_formats(const char *word, char *text, size_t size) {
     size_t used = 0;
-    for (size_t i = 0; quant_formats[i] && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s", i ? " " : "",
-                                 quant_formats[i]->name);
+    bool known = false;
+    for (size_t i = 0; quant_formats[i]; i++)
+        known |= same_family(word, quant_formats[i]->name);
+    for (size_t i = 0; quant_formats[i] && used < size; i++) {
+        const char *name = quant_formats[i]->name;
+        size_t length = known ? strlen(name) : family_length(name);
+        if (known ? same_family(word, name) : first_of_family(i))
+            used += (size_t)snprintf(text + used, size - used, "%s%.*s", used ? " " : "",
+                                     (int)length, name);
+    }
 }
 
 // The first of the alternatives into out; false if it is too long. *rest: what follows, or NULL.
@@ -76,7 +101,7 @@ bool recipe_add(struct recipe *r, const char *pattern, const struct quant_format
     char *copy = memory_strdup(pattern, err);
     if (!copy)
         return false;
-    r->rules[r->n_rules++] = (struct recipe_rule){copy, f};
+    r->rules[r->n_rules++] = (struct recipe_rule){.pattern = copy, .format = f};
     return true;
 }
 
@@ -103,6 +128,18 @@ static void cut_trailing_spaces(char *line) {
         line[--length] = '\0';
 }
 
+// Cuts " search" off the end of what stands behind a pattern.
+static bool cut_search(char *word) {
+    static const char search[] = "search";
+    size_t length = strlen(word), n = sizeof search - 1;
+    if (length <= n || strcmp(word + length - n, search) != 0 ||
+        !strchr(SPACES, word[length - n - 1]))
+        return false;
+    word[length - n] = '\0';
+    cut_trailing_spaces(word);
+    return true;
+}
+
 static bool parse_line(struct recipe *r, char *line, const char *name, size_t number,
                        struct error *err) {
     cut_comment(line);
@@ -116,16 +153,19 @@ static bool parse_line(struct recipe *r, char *line, const char *name, size_t nu
                          number, pattern);
     *word++ = '\0';
     word += strspn(word, SPACES);
+    bool search = cut_search(word);
     const struct quant_format *f = quant_format_find(word);
-    if (!f && strcmp(word, "keep") != 0) {
+    if (!f && (search || strcmp(word, "keep") != 0)) {
         char known[512];
-        list_formats(known, sizeof known);
+        list_formats(word, known, sizeof known);
         return error_set(err, "%s:%zu: unknown format '%.100s', expected keep or one of %s", name,
                          number, word, known);
     }
     struct error reason;
-    return recipe_add(r, pattern, f, &reason) ||
-           error_set(err, "%s:%zu: %s", name, number, reason.message);
+    if (!recipe_add(r, pattern, f, &reason))
+        return error_set(err, "%s:%zu: %s", name, number, reason.message);
+    r->rules[r->n_rules - 1].search = search;
+    return true;
 }
 
 bool recipe_parse(struct recipe *r, const char *text, const char *name, struct error *err) {
@@ -181,14 +221,20 @@ bool recipe_write(const struct recipe *r, const char *path, struct error *err) {
     if (!file_writer_open(&w, path, err))
         return false;
     for (size_t i = 0; i < r->n_rules; i++)
-        fprintf(w.stream, "%-40s %s\n", r->rules[i].pattern,
-                r->rules[i].format ? r->rules[i].format->name : "keep");
+        fprintf(w.stream, "%-40s %s%s\n", r->rules[i].pattern,
+                r->rules[i].format ? r->rules[i].format->name : "keep",
+                r->rules[i].format && r->rules[i].search ? " search" : "");
     return file_writer_commit(&w, err);
 }
 
-const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name) {
+const struct recipe_rule *recipe_find(const struct recipe *r, const char *tensor_name) {
     for (size_t i = 0; i < r->n_rules; i++)
         if (pattern_match(r->rules[i].pattern, tensor_name))
-            return r->rules[i].format;
+            return &r->rules[i];
     return NULL;
+}
+
+const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name) {
+    const struct recipe_rule *rule = recipe_find(r, tensor_name);
+    return rule ? rule->format : NULL;
 }

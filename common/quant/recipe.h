@@ -3,10 +3,12 @@
 //     # comment
 //     *.mlp.down_proj   int8
 //     model.layers.0.*  keep        # stays as the checkpoint has it
+//     *.v_proj          int4-g64 search
 //     *                 int4-g128
 //
 // Patterns are shell globs (fnmatch) over tensor names, with or without ".weight"; '|' or ',' joins
-// alternatives. A format is a name or a label of quant_formats ("int4 group 128").
+// alternatives. A format is a name or a label of quant_formats ("int4 group 128"); "search" behind
+// it: with scales of least error (struct quant_hints), for this rule's tensors.
 #ifndef NIBBLE_QUANT_RECIPE_H
 #define NIBBLE_QUANT_RECIPE_H
 
@@ -15,6 +17,7 @@
 struct recipe_rule {
     char *pattern;
     const struct quant_format *format; // NULL: keep
+    bool search;
 };
 
 struct recipe {
@@ -40,6 +43,12 @@ void recipe_free(struct recipe *r);
 
 // The format for this tensor; NULL: keep it as it is.
 const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name);
+// The rule that decides it; NULL: none does.
+const struct recipe_rule *recipe_find(const struct recipe *r, const char *tensor_name);
+// Fails if a rule names none of these tensors, telling what is spelled like it. path: of the
+// recipe, for the message.
+bool recipe_check(const struct recipe *r, const char *const *names, size_t n, const char *path,
+                  struct error *err);
 // True if the name matches one of the patterns joined by '|' or ','.
 bool pattern_match(const char *patterns, const char *tensor_name);
 

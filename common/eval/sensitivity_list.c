@@ -1,0 +1,105 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "eval/sensitivity_part.h"
+
+const struct linear *model_linear(const struct model *m, size_t layer, enum linear_role role) {
+    if (role == ROLE_EMBEDDING)
+        return &m->embedding;
+    if (role == ROLE_HEAD)
+        return &m->head;
+    const struct layer *l = &m->layers[layer];
+    const struct linear *const parts[] = {
+        [ROLE_Q] = &l->q,       [ROLE_K] = &l->k,   [ROLE_V] = &l->v,      [ROLE_O] = &l->o,
+        [ROLE_GATE] = &l->gate, [ROLE_UP] = &l->up, [ROLE_DOWN] = &l->down};
+    return parts[role];
+}
+
+typedef bool span_visitor(void *user, struct linear_span span, struct error *err);
+
+static bool same_tensor(const struct linear *a, const struct linear *b) {
+    return a->w.data && b->w.data && strcmp(a->w.name, b->w.name) == 0;
+}
+
+static bool visit_layer(const struct model *m, size_t layer, span_visitor *visit, void *user,
+                        struct error *err) {
+    for (enum linear_role r = ROLE_Q; r < ROLE_LAYER_END;) {
+        const struct linear *l = model_linear(m, layer, r);
+        struct linear_span span = {layer, r, 1};
+        while (r + span.n < ROLE_LAYER_END &&
+               same_tensor(l, model_linear(m, layer, r + (enum linear_role)span.n)))
+            span.n++;
+        if (l->w.data && !visit(user, span, err))
+            return false;
+        r += (enum linear_role)span.n;
+    }
+    return true;
+}
+
+static bool visit_all(const struct model *m, bool blocks_only, span_visitor *visit, void *user,
+                      struct error *err) {
+    for (size_t l = 0; l < m->config.n_layers; l++)
+        if (!visit_layer(m, l, visit, user, err))
+            return false;
+    if (blocks_only)
+        return true;
+    return visit(user, (struct linear_span){SENSITIVITY_NO_LAYER, ROLE_EMBEDDING, 1}, err) &&
+           (m->config.tied ||
+            visit(user, (struct linear_span){SENSITIVITY_NO_LAYER, ROLE_HEAD, 1}, err));
+}
+
+static bool count(void *user, struct linear_span span, struct error *err) {
+    (void)span;
+    (void)err;
+    ++*(size_t *)user;
+    return true;
+}
+
+size_t sensitivity_count(const struct model *m, bool blocks_only) {
+    size_t n = 0;
+    visit_all(m, blocks_only, count, &n, NULL);
+    return n;
+}
+
+// "model.layers.3.mlp.down_proj.weight": what is behind the last part that is a number, or for the
+// embedding and the head behind "model.", without ".weight".
+static char *kind_of(const char *name, struct error *err) {
+    const char *from = strncmp(name, "model.", 6) == 0 ? name + 6 : name;
+    for (const char *dot = strchr(name, '.'); dot; dot = strchr(dot + 1, '.')) {
+        size_t digits = strspn(dot + 1, "0123456789");
+        if (digits && dot[1 + digits] == '.')
+            from = dot + digits + 2;
+    }
+    size_t n = strlen(from);
+    if (n > 7 && strcmp(from + n - 7, ".weight") == 0)
+        n -= 7;
+    return memory_printf(err, "%.*s", (int)n, from);
+}
+
+struct listing {
+    const struct model *m;
+    struct sensitivity_tensor *tensors;
+    struct linear_span *spans;
+    size_t n;
+};
+
+static bool list(void *user, struct linear_span span, struct error *err) {
+    struct listing *l = user;
+    struct sensitivity_tensor *t = &l->tensors[l->n];
+    const struct tensor *w = &model_linear(l->m, span.layer, span.first)->w;
+    *t = (struct sensitivity_tensor){.layer = span.layer, .k = w->shape[1]};
+    for (size_t i = 0; i < span.n; i++) {
+        const struct tensor *part =
+            &model_linear(l->m, span.layer, span.first + (enum linear_role)i)->w;
+        t->n += part->shape[0];
+        t->bytes += part->bytes;
+    }
+    l->spans[l->n++] = span;
+    return (t->name = memory_strdup(w->name, err)) && (t->kind = kind_of(w->name, err));
+}
+
+bool sensitivity_list(const struct model *m, bool blocks_only, struct sensitivity_tensor *tensors,
+                      struct linear_span *spans, struct error *err) {
+    return visit_all(m, blocks_only, list, &(struct listing){m, tensors, spans, 0}, err);
+}

@@ -1,0 +1,44 @@
+// Between the files of sensitivity.
+#ifndef NIBBLE_EVAL_SENSITIVITY_PART_H
+#define NIBBLE_EVAL_SENSITIVITY_PART_H
+
+#include "eval/sensitivity.h"
+
+// Where a linear is in a model, so that it is found in a quantized copy too.
+enum linear_role {
+    ROLE_Q,
+    ROLE_K,
+    ROLE_V,
+    ROLE_O,
+    ROLE_GATE,
+    ROLE_UP,
+    ROLE_DOWN,
+    ROLE_LAYER_END,
+    ROLE_EMBEDDING = ROLE_LAYER_END,
+    ROLE_HEAD,
+    ROLE_END
+};
+
+// A tensor is one or more neighbouring roles: three for GPT-2's c_attn.
+struct linear_span {
+    size_t layer;
+    enum linear_role first;
+    size_t n;
+};
+
+const struct linear *model_linear(const struct model *m, size_t layer, enum linear_role role);
+// The tensors of a model and where they are; both arrays have room for sensitivity_count of them.
+size_t sensitivity_count(const struct model *m, bool blocks_only);
+bool sensitivity_list(const struct model *m, bool blocks_only, struct sensitivity_tensor *tensors,
+                      struct linear_span *spans, struct error *err);
+
+// Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and
+// between them those that leave the smallest gaps; at most n, true in chosen [n_formats].
+void sensitivity_choose_anchors(const struct sensitivity_cell *cells, size_t n_formats, size_t n,
+                                bool *chosen);
+// Sets kld_estimated of the cells that are no anchors.
+void sensitivity_estimate(struct sensitivity_cell *cells, size_t n_formats, const bool *anchors);
+// Sets s->check.
+bool sensitivity_judge(struct sensitivity *s, struct error *err);
+
+#endif

@@ -1,0 +1,135 @@
+#include "lab/analysis.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+
+enum { TEXT_MAX = 1 << 30 };
+
+bool lab_calibration(const struct lab *lab, struct token_list *out, struct error *err) {
+    const char *given = lab->options.calib;
+    char *path = given ? memory_strdup(given, err) : lab_project_path("data/calib.txt", err);
+    size_t size;
+    char *text = path ? file_read(path, TEXT_MAX, &size, err) : NULL;
+    int32_t bos = tokenizer_bos(lab->tokenizer);
+    *out = (struct token_list){0};
+    bool ok = text && (bos < 0 || token_list_push(out, bos, err)) &&
+              tokenizer_encode(lab->tokenizer, text, size, out, err);
+    if (ok && out->n < 2)
+        ok = error_set(err, "%s: %zu tokens, too few to calibrate on", path, out->n);
+    free(text);
+    free(path);
+    if (!ok)
+        token_list_free(out);
+    return ok;
+}
+
+char *lab_results_folder(const struct lab *lab, struct error *err) {
+    const char *name = lab->options.model ? lab->options.model : "bundled";
+    size_t n = strlen(name);
+    while (n > 1 && name[n - 1] == '/')
+        n--;
+    size_t from = n;
+    while (from && name[from - 1] != '/')
+        from--;
+    return memory_printf(err, "results/%.*s", (int)(n - from), name + from);
+}
+
+const struct quant_format **lab_formats(const char *names, size_t *n, struct error *err) {
+    size_t most = 1;
+    for (const char *c = names; *c; c++)
+        most += *c == ',';
+    const struct quant_format **formats = memory_alloc(most, sizeof(void *), "formats", err);
+    char *copy = memory_strdup(names, err), *rest = NULL;
+    bool ok = formats && copy;
+    *n = 0;
+    for (char *name = ok ? strtok_r(copy, ",", &rest) : NULL; ok && name;
+         name = strtok_r(NULL, ",", &rest)) {
+        const struct quant_format *f = quant_format_find(name);
+        ok = f || error_set(err, "no weight format is called '%s'", name);
+        for (size_t i = 0; ok && i < *n; i++)
+            ok = formats[i] != f || error_set(err, "'%s' is named twice", name);
+        formats[(*n)++] = f;
+    }
+    ok = ok && (*n || error_set(err, "no format is named"));
+    free(copy);
+    if (ok)
+        return formats;
+    free((void *)formats);
+    return NULL;
+}
+
+static void show(void *user, size_t done, size_t total, const char *what) {
+    progress_update(user, done, total, what);
+}
+
+static bool measure(const struct lab *lab, const struct token_list *calib,
+                    const struct quant_format *const *formats, size_t n_formats,
+                    const struct sensitivity_options *options, const char *path,
+                    struct sensitivity *s, struct error *err) {
+    struct progress p;
+    progress_start(&p, "sensitivity", "cells");
+    bool ok = sensitivity_measure(lab->model, formats, n_formats, calib->ids, calib->n, options, s,
+                                  show, &p, err);
+    progress_finish(&p);
+    if (ok && !sensitivity_write(s, path, err)) {
+        sensitivity_free(s);
+        return false;
+    }
+    return ok;
+}
+
+static bool has_formats(const struct sensitivity *s, const struct quant_format *const *formats,
+                        size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        size_t f = 0;
+        while (f < s->n_formats && s->formats[f] != formats[i])
+            f++;
+        if (f == s->n_formats)
+            return false;
+    }
+    return true;
+}
+
+// True with s filled if the file is there and will do; whatever is wrong with it, it is made again.
+static bool read_again(const struct lab *lab, const struct token_list *calib,
+                       const struct quant_format *const *formats, size_t n_formats,
+                       const char *path, struct sensitivity *s) {
+    struct error ignored;
+    if (!file_exists(path) ||
+        !sensitivity_read(s, path, sensitivity_fingerprint(lab->model), &ignored))
+        return false;
+    if (s->text == sensitivity_text(calib->ids, calib->n) && has_formats(s, formats, n_formats))
+        return true;
+    sensitivity_free(s);
+    return false;
+}
+
+static bool run(const struct lab *lab, const struct quant_format *const *formats, size_t n_formats,
+                const struct sensitivity_options *options, const char *folder, bool reuse,
+                struct sensitivity *s, struct error *err) {
+    struct token_list calib;
+    char *path = path_join(folder, "sensitivity.csv", err);
+    bool ok = path && lab_calibration(lab, &calib, err);
+    if (ok) {
+        ok = (reuse && read_again(lab, &calib, formats, n_formats, path, s)) ||
+             measure(lab, &calib, formats, n_formats, options, path, s, err);
+        token_list_free(&calib);
+    }
+    free(path);
+    return ok;
+}
+
+bool lab_sensitivity(const struct lab *lab, const struct quant_format *const *formats,
+                     size_t n_formats, const struct sensitivity_options *options,
+                     const char *folder, struct sensitivity *s, struct error *err) {
+    return run(lab, formats, n_formats, options, folder, false, s, err);
+}
+
+bool lab_sensitivity_reuse(const struct lab *lab, const struct quant_format *const *formats,
+                           size_t n_formats, const struct sensitivity_options *options,
+                           const char *folder, struct sensitivity *s, struct error *err) {
+    return run(lab, formats, n_formats, options, folder, true, s, err);
+}

@@ -1,0 +1,27 @@
+// The sensitivity analysis as phases use it: the text to probe on, where results lie, and an
+// analysis that is done once and read again afterwards.
+#ifndef NIBBLE_LAB_ANALYSIS_H
+#define NIBBLE_LAB_ANALYSIS_H
+
+#include "eval/sensitivity.h"
+#include "lab/lab.h"
+
+// The tokens of --calib, or of the bundled calibration text; begins like lab->text.
+bool lab_calibration(const struct lab *lab, struct token_list *out, struct error *err);
+// "results/<model>", <model> being the last part of what --model says; the caller frees it.
+char *lab_results_folder(const struct lab *lab, struct error *err);
+// The formats of a list of names joined by ','; the caller frees it. NULL on a name that is no
+// weight format, or one named twice.
+const struct quant_format **lab_formats(const char *names, size_t *n, struct error *err);
+
+// Measures, showing progress, and writes folder/sensitivity.csv.
+bool lab_sensitivity(const struct lab *lab, const struct quant_format *const *formats,
+                     size_t n_formats, const struct sensitivity_options *options,
+                     const char *folder, struct sensitivity *s, struct error *err);
+// Reads folder/sensitivity.csv if it belongs to this model and calibration text and has all these
+// formats (then s may have more of them, in another order); else as lab_sensitivity.
+bool lab_sensitivity_reuse(const struct lab *lab, const struct quant_format *const *formats,
+                           size_t n_formats, const struct sensitivity_options *options,
+                           const char *folder, struct sensitivity *s, struct error *err);
+
+#endif

@@ -1,0 +1,134 @@
+// Phase 4 as a user runs it, on the bundled model with a small probe.
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "io/json.h"
+#include "temp.h"
+
+struct outcome {
+    int status;
+    char *out, *err;
+};
+
+// What a temporary file holds.
+static char *contents(const char *name) {
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
+    char *text = file_read(path, 1 << 24, NULL, &err);
+    cr_assert_not_null(text, "%s", err.message);
+    return text;
+}
+
+// Every %s in arguments is the temporary folder.
+static struct outcome run(const char *arguments) {
+    if (access("phase4", X_OK) != 0)
+        cr_skip_test("no ./phase4");
+    char command[2048];
+    const char *t = temp_folder();
+    int n = snprintf(command, sizeof command, "./phase4 --limit 256 --choices none ");
+    n += snprintf(command + n, sizeof command - (size_t)n, arguments, t, t);
+    snprintf(command + n, sizeof command - (size_t)n, " >%s/out 2>%s/err", t, t);
+    struct outcome o = {.status = WEXITSTATUS(system(command))};
+    o.out = contents("out");
+    o.err = contents("err");
+    return o;
+}
+
+static void outcome_free(struct outcome *o) {
+    free(o->out);
+    free(o->err);
+}
+
+static const cJSON *row_named(const cJSON *json, const char *config) {
+    const cJSON *row;
+    cJSON_ArrayForEach (row, json_get(json, "rows"))
+        if (strcmp(json_get(row, "config")->valuestring, config) == 0)
+            return row;
+    cr_assert_fail("no row '%s'", config);
+    return NULL;
+}
+
+static double number(const cJSON *row, const char *key) {
+    const cJSON *v = json_get(row, key);
+    cr_assert(cJSON_IsNumber(v), "no number '%s'", key);
+    return v->valuedouble;
+}
+
+Test(phase4, json_has_formats_sums_and_every_tensor) {
+    struct outcome o =
+        run("--probe 64 --formats int8,int4-g128 --json - --lbl-dump-dir %s/analysis");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    struct error err = {0};
+    cJSON *json = json_parse(o.out, strlen(o.out), "stdout", &err);
+    cr_assert_not_null(json, "%s", err.message);
+    cr_expect_eq(number(json, "phase"), 4);
+    cr_expect_eq(cJSON_GetArraySize(json_get(json, "rows")), 1 + 2 * 2 + 43 * 2);
+    const cJSON *all = row_named(json, "int4 group 128"),
+                *sum = row_named(json, "int4 group 128, sum of tensors");
+    cr_expect(number(all, "kld_mean") > 0 && number(all, "ppl") > 1);
+    cr_expect(number(sum, "kld_mean") > 0);
+    cr_expect_float_eq(number(sum, "bits_per_weight"), number(all, "bits_per_weight"), 1e-9);
+    const cJSON *tensor = row_named(json, "model.layers.0.mlp.down_proj.weight int4-g128");
+    cr_expect_str_eq(json_get(tensor, "format")->valuestring, "int4-g128");
+    cr_expect(number(tensor, "kld_mean") > 0 && number(tensor, "rel_error") > 0);
+    cr_expect(number(tensor, "kld_mean") < number(sum, "kld_mean"));
+    cr_expect(number(tensor, "model_bytes") < number(row_named(json, "fp16"), "model_bytes"));
+    cJSON_Delete(json);
+    outcome_free(&o);
+    static const char *const files[] = {"lbl_analysis.md",         "sensitivity.csv",
+                                        "sensitivity-damage.png",  "sensitivity-output-error.png",
+                                        "sensitivity-layers.png",  "sensitivity-formats.png",
+                                        "sensitivity-outliers.png"};
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/analysis/%s", temp_folder(), files[i]);
+        cr_expect_eq(access(path, R_OK), 0, "%s", files[i]);
+    }
+    char *report = contents("analysis/lbl_analysis.md");
+    cr_expect(strstr(report, "# Which tensors hurt: bundled") &&
+              strstr(report, "| model.layers.5.self_attn.o_proj"));
+    free(report);
+}
+
+Test(phase4, the_terminal_shows_the_worst_ten) {
+    struct outcome o = run("--probe 32 --formats int4-g128 --lbl-dump-dir %s/a");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    size_t rows = 0;
+    for (const char *c = o.out; (c = strstr(c, ".weight int4-g128")); c++)
+        rows++;
+    cr_expect_eq(rows, 10);
+    cr_expect_str_eq(o.err, "");
+    outcome_free(&o);
+}
+
+static void expect_failure(const char *arguments, int status, const char *message) {
+    struct outcome o = run(arguments);
+    cr_expect_eq(o.status, status, "%s: %d", arguments, o.status);
+    cr_expect_str_eq(o.out, "");
+    char *newline = strchr(o.err, '\n');
+    cr_expect(newline && !newline[1], "not one line: %s", o.err);
+    cr_expect(strstr(o.err, message), "'%s' lacks '%s'", o.err, message);
+    outcome_free(&o);
+}
+
+Test(phase4, bad_command_lines_are_status_2) {
+    expect_failure("--formats int8,int9", 2, "--formats: no weight format is called 'int9'");
+    expect_failure("--formats int8,int4,int8", 2, "--formats: 'int8' is named twice");
+    expect_failure("--formats ,", 2, "--formats: no format is named");
+    expect_failure("--probe many", 2, "--probe");
+}
+
+Test(phase4, what_cannot_be_done_is_status_1) {
+    expect_failure("--calib %s/none.txt", 1, "none.txt");
+    temp_file("empty.txt", "", 0);
+    expect_failure("--calib %s/empty.txt", 1, "empty.txt: 0 tokens, too few to calibrate on");
+    temp_file("a-file", "", 0);
+    expect_failure("--probe 16 --formats int8 --lbl-dump-dir %s/a-file", 1, "a-file");
+}

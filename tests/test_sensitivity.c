@@ -1,0 +1,523 @@
+// eval/sensitivity: every number of a cell against a plain computation of it, what is estimated,
+// and the file that keeps it all.
+#include <criterion/criterion.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/random.h"
+#include "eval/activations.h"
+#include "eval/sensitivity_part.h"
+#include "quant/format.h"
+#include "quant/quantize.h"
+#include "shared.h"
+#include "temp.h"
+
+enum { TOKENS = 64, FORMATS = 4 };
+
+static struct model *open_model(const char *folder) {
+    struct error err = {0};
+    struct model *m = model_load(folder, &err);
+    cr_assert_not_null(m, "%s", err.message);
+    return m;
+}
+
+static const int32_t *some_tokens(const struct model *m) {
+    static int32_t tokens[TOKENS];
+    struct random r = {11};
+    for (size_t i = 0; i < TOKENS; i++)
+        tokens[i] = (int32_t)random_below(&r, (uint32_t)m->config.vocab);
+    return tokens;
+}
+
+static const struct quant_format *const *four_formats(void) {
+    static const struct quant_format *f[FORMATS];
+    static const char *const names[FORMATS] = {"int8", "int4-g32", "int4-g128", "int4"};
+    for (size_t i = 0; i < FORMATS; i++)
+        f[i] = quant_format_find(names[i]);
+    return f;
+}
+
+static struct sensitivity measure(const struct model *m, struct sensitivity_options o) {
+    struct error err = {0};
+    struct sensitivity s;
+    o.tokens = o.window = TOKENS;
+    cr_assert(sensitivity_measure(m, four_formats(), FORMATS, some_tokens(m), TOKENS, &o, &s, NULL,
+                                  NULL, &err),
+              "%s", err.message);
+    return s;
+}
+
+static size_t find(const struct sensitivity *s, const char *name) {
+    size_t t = 0;
+    while (t < s->n_tensors && !strstr(s->tensors[t].name, name))
+        t++;
+    cr_assert(t < s->n_tensors, "no tensor %s", name);
+    return t;
+}
+
+static bool near(double a, double b, double tolerance) {
+    return isfinite(a) && isfinite(b) && fabs(a - b) <= tolerance * fabs(b);
+}
+
+// ---- parts --------------------------------------------------------------------------------------
+
+Test(sensitivity, rank_correlation_by_hand) {
+    struct error err = {0};
+    double rho;
+    // Ranks 1 2 3 4 5 against 2 1 4 3 5: 1 - 6·(1+1+1+1+0) / (5·24) = 0.8
+    cr_assert(
+        spearman((double[]){1, 2, 3, 4, 5}, (double[]){20, 10, 4000, 30, 1e9}, 5, &rho, &err));
+    cr_expect_float_eq(rho, 0.8, 1e-15);
+    // Ties share ranks: 1.5 1.5 3 against 1 2 3 is 1.5 / √(1.5 · 2).
+    cr_assert(spearman((double[]){7, 7, 9}, (double[]){1, 2, 3}, 3, &rho, &err));
+    cr_expect_float_eq(rho, 1.5 / sqrt(3), 1e-15);
+    cr_assert(spearman((double[]){1, 2}, (double[]){5, 4}, 2, &rho, &err));
+    cr_expect_float_eq(rho, -1, 1e-15);
+    cr_assert(spearman((double[]){1}, (double[]){5}, 1, &rho, &err) && isnan(rho));
+    cr_assert(spearman((double[]){3, 3}, (double[]){5, 6}, 2, &rho, &err) && isnan(rho));
+}
+
+Test(sensitivity, kurtosis_by_hand) {
+    struct moments m = {0};
+    moments_add(&m, (float[]){1, -1, 1}, 3); // in two parts
+    moments_add(&m, (float[]){-1}, 1);
+    cr_expect_float_eq(moments_kurtosis(&m), 1, 1e-15);
+    struct moments outlier = {0}; // 0 × 9, 10: mean 1, variance 9, fourth (9 + 6561) / 10
+    moments_add(&outlier, (float[]){0, 0, 0, 0, 10, 0, 0, 0, 0, 0}, 10);
+    cr_expect_float_eq(moments_kurtosis(&outlier), 657.0 / 81, 1e-12);
+    struct moments same = {0};
+    moments_add(&same, (float[]){3, 3, 3}, 3);
+    cr_expect(isnan(moments_kurtosis(&same)));
+    struct random r = {3};
+    struct moments normal = {0};
+    for (size_t i = 0; i < 100000; i++)
+        moments_add(&normal, &(float){5 + (float)random_normal(&r)}, 1);
+    cr_expect_float_eq(moments_kurtosis(&normal), 3, 0.06);
+}
+
+Test(sensitivity, outlier_channels_by_hand) {
+    // Largest of the columns: 1 2 3 30 18.
+    float x[2 * 5] = {1, -2, 0, 30, 2, -1, 0, 3, 0, -18};
+    struct activation_stats stats;
+    struct error err = {0};
+    cr_assert(activation_stats(x, 2, 5, &stats, &err));
+    cr_expect_float_eq(stats.outlier_ratio, 10, 1e-12);
+    cr_expect_eq(stats.outliers, 2); // 30 / 3 and 18 / 3
+    cr_expect_eq(stats.worst, 3);
+    float dead[4] = {0};
+    cr_assert(activation_stats(dead, 1, 4, &stats, &err));
+    cr_expect(isnan(stats.outlier_ratio) && stats.outliers == 0);
+}
+
+static struct sensitivity_cell cell(double nmse, double kld) {
+    return (struct sensitivity_cell){.bytes = 1, .output_nmse = nmse, .kld_measured = kld};
+}
+
+Test(sensitivity, anchors_span_the_errors) {
+    struct sensitivity_cell c[] = {cell(1e-2, 0), cell(1e-5, 0), cell(2e-3, 0),
+                                   cell(1e-5, 0), cell(1, 0),    cell(NAN, 0)};
+    c[4].bytes = 0; // cannot hold the tensor
+    bool chosen[6];
+    sensitivity_choose_anchors(c, 6, 3, chosen);
+    cr_expect(chosen[0] && chosen[1] && chosen[2], "both ends and what lies between");
+    cr_expect_not(chosen[3] || chosen[4] || chosen[5], "equal to another, unusable, no number");
+    sensitivity_choose_anchors(c, 6, 2, chosen);
+    cr_expect(chosen[0] && chosen[1] && !chosen[2]);
+    sensitivity_choose_anchors(c, 6, 1, chosen); // of four, the third
+    cr_expect(!chosen[0] && !chosen[1] && chosen[2] && !chosen[3]);
+    sensitivity_choose_anchors(c + 4, 2, 3, chosen);
+    cr_expect_not(chosen[0] || chosen[1]);
+}
+
+Test(sensitivity, estimates_lie_on_lines_of_logarithms) {
+    // From (1e-4, 1e-6) to (1e-2, 1e-2): slope 2, so (1e-3, 1e-4) lies between.
+    struct sensitivity_cell c[] = {cell(1e-4, 1e-6), cell(1e-3, NAN), cell(1e-2, 1e-2),
+                                   cell(4e-2, NAN),  cell(5e-5, NAN), cell(0, NAN)};
+    bool anchors[6] = {true, false, true};
+    sensitivity_estimate(c, 6, anchors);
+    cr_expect(isnan(c[0].kld_estimated) && isnan(c[2].kld_estimated));
+    cr_expect(near(c[1].kld_estimated, 1e-4, 1e-12), "%g", c[1].kld_estimated);
+    cr_expect(near(c[3].kld_estimated, 4e-2, 1e-12), "beyond: slope 1");
+    cr_expect(near(c[4].kld_estimated, 5e-7, 1e-12), "below: slope 1");
+    cr_expect_eq(c[5].kld_estimated, 0, "no error, no damage");
+    c[2].kld_measured = INFINITY; // a ruined model says nothing about others
+    sensitivity_estimate(c, 6, anchors);
+    cr_expect(near(c[1].kld_estimated, 1e-5, 1e-12));
+}
+
+// ---- the list of tensors --------------------------------------------------------------------
+
+static struct sensitivity_tensor *list(const struct model *m, bool blocks_only, size_t *n,
+                                       struct linear_span *spans) {
+    struct error err = {0};
+    *n = sensitivity_count(m, blocks_only);
+    cr_assert_lt(*n, 64);
+    struct sensitivity_tensor *tensors = calloc(*n, sizeof *tensors);
+    cr_assert(sensitivity_list(m, blocks_only, tensors, spans, &err), "%s", err.message);
+    return tensors;
+}
+
+static void list_free(struct sensitivity_tensor *tensors, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        free(tensors[i].name);
+        free(tensors[i].kind);
+    }
+    free(tensors);
+}
+
+Test(sensitivity, tensors_are_listed_by_layer_and_kind) {
+    struct model *m = open_model("data/model");
+    struct linear_span spans[64];
+    size_t n;
+    struct sensitivity_tensor *t = list(m, false, &n, spans);
+    cr_assert_eq(n, 43); // 6 × 7 and a tied embedding
+    cr_expect_str_eq(t[13].name, "model.layers.1.mlp.down_proj.weight");
+    cr_expect_str_eq(t[13].kind, "mlp.down_proj");
+    cr_expect(t[13].layer == 1 && t[13].n == 256 && t[13].k == 768);
+    cr_expect_eq(t[13].bytes, 256 * 768 * 2);
+    cr_expect_str_eq(t[42].kind, "embed_tokens");
+    cr_expect_eq(t[42].layer, SENSITIVITY_NO_LAYER);
+    cr_expect_eq(sensitivity_count(m, true), 42);
+    list_free(t, n);
+    model_free(m);
+}
+
+// GPT-2 stores q, k and v as one tensor; its MLP has no gate.
+Test(sensitivity, a_fused_tensor_is_one) {
+    struct model *m = open_model(shared_path("fixtures/gpt2-f32"));
+    struct linear_span spans[64];
+    size_t n, h = m->config.hidden;
+    struct sensitivity_tensor *t = list(m, true, &n, spans);
+    cr_assert_eq(n, 4 * m->config.n_layers);
+    cr_expect_str_eq(t[0].kind, "attn.c_attn");
+    cr_expect(t[0].n == 3 * h && t[0].k == h && t[0].bytes == 3 * h * h * 4);
+    cr_expect_eq(spans[0].n, 3);
+    cr_expect_str_eq(t[1].kind, "attn.c_proj");
+    cr_expect_str_eq(t[3].kind, "mlp.c_proj");
+    list_free(t, n);
+    model_free(m);
+}
+
+// ---- a cell's numbers -------------------------------------------------------------------------
+
+static float *read_all(const struct tensor *w) {
+    size_t n = w->shape[0], k = w->shape[1];
+    float *out = malloc(n * k * sizeof *out);
+    for (size_t i = 0; i < n; i++)
+        w->format->dequantize_ref(w->format, w->data, n, k, i, 0, k, out + i * k);
+    return out;
+}
+
+static struct model *with(const struct model *m, const char *name, const struct quant_format *f) {
+    struct error err = {0};
+    struct recipe r = {0};
+    struct quantize_stats stats;
+    cr_assert(recipe_add(&r, name, f, &err), "%s", err.message);
+    struct model *q = model_quantize(m, &r, false, &stats, NULL, NULL, &err);
+    cr_assert_not_null(q, "%s", err.message);
+    recipe_free(&r);
+    return q;
+}
+
+// The errors of q against w, both [n]: NMSE, mean square, cosine.
+static void compare(const float *w, const float *q, size_t n, double *nmse, double *mse,
+                    double *cosine) {
+    double error = 0, ww = 0, qq = 0, wq = 0;
+    for (size_t i = 0; i < n; i++) {
+        error += ((double)w[i] - q[i]) * ((double)w[i] - q[i]);
+        ww += (double)w[i] * w[i];
+        qq += (double)q[i] * q[i];
+        wq += (double)w[i] * q[i];
+    }
+    *nmse = error / ww;
+    *mse = error / (double)n;
+    *cosine = wq / sqrt(ww * qq);
+}
+
+static void check_cell(const struct model *m, const struct sensitivity *s, struct probe *p,
+                       const struct layer_inputs *in, size_t tensor, size_t format,
+                       const struct linear *w, enum input_slot slot) {
+    const struct sensitivity_cell *c = sensitivity_at(s, tensor, format);
+    struct error err = {0};
+    size_t n = w->w.shape[0], k = w->w.shape[1], layer = s->tensors[tensor].layer;
+    struct model *q = with(m, s->tensors[tensor].name, s->formats[format]);
+    const struct linear *changed =
+        (const struct linear *)((const char *)&q->layers[layer] +
+                                ((const char *)w - (const char *)&m->layers[layer]));
+    float *a = read_all(&w->w), *b = read_all(&changed->w), *y = malloc(2 * TOKENS * n * sizeof *y);
+    double nmse, mse, cosine, kld;
+    compare(a, b, n * k, &nmse, &mse, &cosine);
+    cr_expect_eq(c->bytes, changed->w.bytes);
+    cr_expect(near(c->weight_nmse, nmse, 1e-9) && near(c->weight_mse, mse, 1e-9));
+    cr_expect(near(c->weight_cosine, cosine, 1e-9));
+    cr_expect(near(c->weight_snr_db, 10 * log10(1 / nmse), 1e-9));
+    for (size_t t = 0; t < TOKENS; t++) // the plain product, with its bias
+        for (size_t i = 0; i < n; i++) {
+            double exact = w->bias ? w->bias[i] : 0, quantized = exact;
+            for (size_t j = 0; j < k; j++) {
+                exact += (double)a[i * k + j] * in->x[slot][t * k + j];
+                quantized += (double)b[i * k + j] * in->x[slot][t * k + j];
+            }
+            y[t * n + i] = (float)exact;
+            y[(TOKENS + t) * n + i] = (float)quantized;
+        }
+    compare(y, y + TOKENS * n, TOKENS * n, &nmse, &mse, &cosine);
+    cr_expect(near(c->output_nmse, nmse, 1e-3), "%g, %g", c->output_nmse, nmse);
+    cr_expect(near(c->output_cosine, cosine, 1e-6));
+    cr_assert(probe_kld(p, q, 0, &kld, &err), "%s", err.message);
+    cr_expect(near(c->kld_measured, kld, 1e-6), "%g, %g", c->kld_measured, kld);
+    cr_expect(c->kld_error > 0 && c->kld_error < 2 * kld);
+    free(a);
+    free(b);
+    free(y);
+    model_free(q);
+}
+
+Test(sensitivity, cells_equal_plain_computations) {
+    struct error err = {0};
+    struct model *m = open_model("data/model");
+    struct sensitivity s = measure(m, (struct sensitivity_options){.anchors = FORMATS});
+    struct probe p;
+    struct layer_inputs in;
+    cr_assert(probe_open(&p, m, m, some_tokens(m), TOKENS, TOKENS, TOKENS, &err));
+    cr_assert(layer_inputs_init(&in, &p, &err));
+    const struct {
+        const char *name;
+        size_t layer, format;
+        const struct linear *w;
+        enum input_slot slot;
+    } cases[] = {{"layers.0.self_attn.k_proj", 0, 3, &m->layers[0].k, INPUT_ATTENTION},
+                 {"layers.2.self_attn.o_proj", 2, 1, &m->layers[2].o, INPUT_O},
+                 {"layers.3.mlp.gate_proj", 3, 0, &m->layers[3].gate, INPUT_MLP},
+                 {"layers.5.mlp.down_proj", 5, 2, &m->layers[5].down, INPUT_DOWN}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_assert(layer_inputs_capture(&in, &p, cases[i].layer, &err), "%s", err.message);
+        check_cell(m, &s, &p, &in, find(&s, cases[i].name), cases[i].format, cases[i].w,
+                   cases[i].slot);
+    }
+    layer_inputs_free(&in);
+    probe_close(&p);
+    sensitivity_free(&s);
+    model_free(m);
+}
+
+// A model with a head of its own: embedding and head are two tensors with damages of their own.
+Test(sensitivity, an_untied_head_is_measured_alone) {
+    struct error err = {0};
+    struct model *m = open_model(shared_path("fixtures/llama-untied-f16-sharded"));
+    struct sensitivity s = measure(m, (struct sensitivity_options){0});
+    struct probe p;
+    cr_assert(probe_open(&p, m, m, some_tokens(m), TOKENS, TOKENS, TOKENS, &err));
+    static const char *const names[] = {"embed_tokens", "lm_head"};
+    for (size_t i = 0; i < 2; i++) {
+        size_t t = find(&s, names[i]);
+        const struct sensitivity_cell *c = sensitivity_at(&s, t, 2);
+        struct model *q = with(m, s.tensors[t].name, s.formats[2]);
+        double kld;
+        cr_expect_eq(t, s.n_tensors - 2 + i);
+        cr_assert(probe_kld(&p, q, 0, &kld, &err), "%s", err.message);
+        cr_expect(near(c->kld_measured, kld, 1e-6), "%s: %g, %g", names[i], c->kld_measured, kld);
+        cr_expect(c->output_nmse > 0 && c->output_nmse < 0.1);
+        model_free(q);
+    }
+    probe_close(&p);
+    sensitivity_free(&s);
+    model_free(m);
+}
+
+Test(sensitivity, gpt2_is_measured_too) {
+    struct model *m = open_model(shared_path("fixtures/gpt2-f32"));
+    struct sensitivity s = measure(m, (struct sensitivity_options){.blocks_only = true});
+    for (size_t i = 0; i < s.n_tensors * s.n_formats; i++)
+        cr_expect(s.cells[i].kld_measured > 0 && s.cells[i].output_nmse > 0 &&
+                  s.cells[i].output_nmse < 0.2);
+    size_t bytes, h = m->config.hidden;
+    cr_assert(s.formats[1]->bytes(s.formats[1], h, h, &bytes));
+    cr_expect_eq(sensitivity_at(&s, 0, 1)->bytes, 3 * bytes);
+    sensitivity_free(&s);
+    model_free(m);
+}
+
+Test(sensitivity, threads_do_not_change_a_bit) {
+    struct model *m = open_model("data/model");
+    omp_set_num_threads(1);
+    struct sensitivity one = measure(m, (struct sensitivity_options){.anchors = 1});
+    omp_set_num_threads(3);
+    struct sensitivity three = measure(m, (struct sensitivity_options){.anchors = 1});
+    cr_expect_arr_eq(one.cells, three.cells, one.n_tensors * one.n_formats * sizeof *one.cells);
+    sensitivity_free(&one);
+    sensitivity_free(&three);
+    model_free(m);
+}
+
+Test(sensitivity, few_anchors_leave_the_rest_to_estimates) {
+    struct model *m = open_model("data/model");
+    struct sensitivity s =
+        measure(m, (struct sensitivity_options){.anchors = 2, .checks = 10, .blocks_only = true});
+    size_t measured = 0, both = 0;
+    for (size_t i = 0; i < s.n_tensors * s.n_formats; i++) {
+        const struct sensitivity_cell *c = &s.cells[i];
+        measured += !isnan(c->kld_measured);
+        both += !isnan(c->kld_measured) && !isnan(c->kld_estimated);
+        cr_expect(sensitivity_kld(c) >= 0 && isfinite(sensitivity_kld(c)));
+    }
+    cr_expect_eq(measured, 2 * 42 + 10);
+    cr_expect_eq(both, 10);
+    cr_expect_eq(s.check.cells, 10);
+    cr_expect(s.check.rank_correlation > 0.6, "%g", s.check.rank_correlation);
+    cr_expect(s.check.typical_factor > 1 && s.check.typical_factor < 3);
+    double sum = 0;
+    for (size_t t = 0; t < s.n_tensors; t++)
+        sum += sensitivity_kld(sensitivity_at(&s, t, 1));
+    cr_expect(near(sensitivity_sum(&s, 1), sum, 1e-12));
+    sensitivity_free(&s);
+    model_free(m);
+}
+
+Test(sensitivity, bad_questions_are_refused) {
+    struct error err = {0};
+    struct model *m = open_model("data/model");
+    struct sensitivity s;
+    struct sensitivity_options o = {0};
+    cr_expect_not(
+        sensitivity_measure(m, four_formats(), 0, some_tokens(m), 9, &o, &s, NULL, NULL, &err));
+    cr_expect_str_eq(err.message, "no format to measure");
+    cr_expect_not(sensitivity_measure(m, four_formats(), FORMATS, some_tokens(m), 0, &o, &s, NULL,
+                                      NULL, &err));
+    cr_expect_str_eq(err.message, "the text to probe on has no tokens");
+    int32_t outside[2] = {0, (int32_t)m->config.vocab};
+    cr_expect_not(
+        sensitivity_measure(m, four_formats(), FORMATS, outside, 2, &o, &s, NULL, NULL, &err));
+    cr_expect(strstr(err.message, "outside the model's vocabulary"), "%s", err.message);
+    float gain = m->final_norm.gain[3];
+    m->final_norm.gain[3] = NAN;
+    cr_expect_not(sensitivity_measure(m, four_formats(), FORMATS, some_tokens(m), TOKENS, &o, &s,
+                                      NULL, NULL, &err));
+    cr_expect(strstr(err.message, "not numbers"), "%s", err.message);
+    m->final_norm.gain[3] = gain;
+    model_free(m);
+}
+
+// ---- the file ---------------------------------------------------------------------------------
+
+// A format that cannot hold rows of 768.
+static bool no_768(const struct quant_format *f, size_t n, size_t k, size_t *out) {
+    return k != 768 && quant_format_find(f->name)->bytes(f, n, k, out);
+}
+
+static struct sensitivity with_gaps(const struct model *m) {
+    struct error err = {0};
+    struct sensitivity s;
+    static struct quant_format picky;
+    picky = *quant_format_find("int4-g32");
+    picky.bytes = no_768;
+    const struct quant_format *formats[2] = {quant_format_find("int8"), &picky};
+    struct sensitivity_options o = {.tokens = 16, .anchors = 1, .checks = 5};
+    cr_assert(sensitivity_measure(m, formats, 2, some_tokens(m), TOKENS, &o, &s, NULL, NULL, &err),
+              "%s", err.message);
+    return s;
+}
+
+Test(sensitivity, what_is_written_is_read_again) {
+    struct error err = {0};
+    char path[256];
+    struct model *m = open_model("data/model");
+    struct sensitivity s = with_gaps(m), back;
+    snprintf(path, sizeof path, "%s/new/sensitivity.csv", temp_folder());
+    free(s.tensors[3].name); // quotes and commas survive
+    s.tensors[3].name = strdup("a,\"b\"");
+    s.cells[5].kld_measured = INFINITY;
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_assert(sensitivity_read(&back, path, sensitivity_fingerprint(m), &err), "%s", err.message);
+    cr_expect(back.model == s.model && back.text == s.text && back.tokens == 16 &&
+              back.window == 16);
+    cr_assert(back.n_tensors == s.n_tensors && back.n_formats == 2);
+    cr_expect_eq(back.formats[1], quant_format_find("int4-g32"));
+    cr_expect_eq(back.check.cells, s.check.cells);
+    for (size_t t = 0; t < s.n_tensors; t++) {
+        cr_expect_str_eq(back.tensors[t].name, s.tensors[t].name);
+        cr_expect_str_eq(back.tensors[t].kind, s.tensors[t].kind);
+        size_t from = offsetof(struct sensitivity_tensor, layer);
+        cr_expect_arr_eq((char *)&back.tensors[t] + from, (char *)&s.tensors[t] + from,
+                         sizeof *s.tensors - from);
+    }
+    size_t down = find(&s, "mlp.down_proj"); // rows of 768
+    cr_expect_eq(sensitivity_at(&back, down, 1)->bytes, 0);
+    cr_expect(isnan(sensitivity_kld(sensitivity_at(&back, down, 1))));
+    cr_expect(isnan(sensitivity_sum(&s, 1)) && sensitivity_sum(&s, 0) > 0);
+    for (size_t i = 0; i < s.n_tensors * 2; i++) {
+        const double *a = &s.cells[i].weight_mse, *b = &back.cells[i].weight_mse;
+        cr_expect_eq(back.cells[i].bytes, s.cells[i].bytes);
+        for (size_t d = 0; d < 9; d++)
+            cr_expect(a[d] == b[d] || (isnan(a[d]) && isnan(b[d])), "cell %zu, number %zu", i, d);
+    }
+    sensitivity_free(&back);
+    sensitivity_free(&s);
+    model_free(m);
+}
+
+// Reads the text in which the first `from` became `to`; expects a message with `what`.
+static void expect_refusal(const char *text, const char *from, const char *to, uint64_t model,
+                           const char *what) {
+    struct error err = {0};
+    struct sensitivity s;
+    const char *at = strstr(text, from);
+    cr_assert_not_null(at, "'%s' is not in the file", from);
+    char *broken = malloc(strlen(text) + strlen(to) + 1);
+    sprintf(broken, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    const char *path = temp_file("broken.csv", broken, strlen(broken));
+    cr_expect_not(sensitivity_read(&s, path, model, &err), "'%s' for '%s'", to, from);
+    cr_expect(strstr(err.message, what), "'%s' lacks '%s'", err.message, what);
+    cr_expect(strstr(err.message, "broken.csv"), "%s", err.message);
+    free(broken);
+}
+
+Test(sensitivity, broken_files_are_refused) {
+    static const char text[] =
+        "tensor,kind,format,layer,model,text,tokens,window,model_bytes,bytes,n,k,input_outliers,"
+        "input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
+        "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
+        "kld_measured,kld_error\n"
+        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,512,300,16,16,0,3,3.5,2.5,1.5,"
+        "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1\n"
+        "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,512,150,16,16,0,3,3.5,2.5,1.5,"
+        "0.1,0.2,7,0.9,0.02,0.98,0.75,,\n";
+    struct error err = {0};
+    struct sensitivity s;
+    const char *path = temp_file("whole.csv", text, strlen(text));
+    cr_assert(sensitivity_read(&s, path, 0xff, &err), "%s", err.message);
+    cr_expect_eq(s.tensors[0].input_worst_channel, 3);
+    cr_expect_eq(sensitivity_kld(&s.cells[1]), 0.75);
+    sensitivity_free(&s);
+    expect_refusal(text, "kld_error", "kld_sigma", 0xff, "column 'kld_error' is missing");
+    expect_refusal(text, "00ff", "00fe", 0xff, "belongs to another model");
+    expect_refusal(text, "00ff", "00fg", 0xff, "line 2: model is");
+    expect_refusal(text, ",64,", ",-64,", 0xff, "tokens is '-64', expected a whole number");
+    expect_refusal(text, ",int8,", ",int9,", 0xff, "line 2: format is 'int9'");
+    expect_refusal(text, "0.5,0.1\n", "-0.5,0.1\n", 0xff, "expected a number of at least 0");
+    expect_refusal(text, "0.98,0.75,,", "0.98,,,", 0xff, "line 3: kld_estimated is ''");
+    expect_refusal(text, "0.02,", "nan,", 0xff, "line 3: output_nmse is 'nan'");
+    expect_refusal(text, "0.02,", "0.02x,", 0xff, "line 3: output_nmse is '0.02x'");
+    expect_refusal(text, "0.1\na.0.x", "0.1\na.1.x", 0xff, "line 3: format is 'int4'");
+    expect_refusal(text, "a.0.x,x,int4", "a.0.x", 0xff, "broken.csv");
+    char *rows = strchr(text, '\n') + 1;
+    expect_refusal(text, rows, "", 0xff, "no rows");
+}
+
+Test(sensitivity, fingerprints_tell_models_apart) {
+    struct model *m = open_model("data/model");
+    uint64_t original = sensitivity_fingerprint(m);
+    cr_expect_eq(original, sensitivity_fingerprint(m));
+    struct model *q = with(m, "model.layers.2.mlp.up_proj", quant_format_find("int8"));
+    cr_expect_neq(original, sensitivity_fingerprint(q));
+    model_free(q);
+    const void *data = m->layers[1].q.w.data; // the same shapes, other weights
+    m->layers[1].q.w.data = m->layers[2].q.w.data;
+    cr_expect_neq(original, sensitivity_fingerprint(m));
+    m->layers[1].q.w.data = (void *)data;
+    cr_expect_neq(sensitivity_text((int32_t[]){1, 2}, 2), sensitivity_text((int32_t[]){2, 1}, 2));
+    model_free(m);
+}
