@@ -63,12 +63,6 @@ static bool read_sizes(struct model_config *c, const cJSON *json, const char *na
         !read_size(json, "max_position_embeddings", "n_positions", 2048, wide, &c->max_context,
                    name, err))
         return false;
-    if (c->head_dim > CONFIG_MAX_HEAD_DIM) // where the file leaves it to hidden / heads
-        return error_set(err, "%s: a hidden size of %zu in %zu heads, expected at most %d a head",
-                         name, c->hidden, c->n_heads, CONFIG_MAX_HEAD_DIM);
-    if (c->n_heads % c->n_kv_heads)
-        return error_set(err, "%s: %zu attention heads are no multiple of %zu key/value heads",
-                         name, c->n_heads, c->n_kv_heads);
     return true;
 }
 
@@ -222,9 +216,8 @@ static bool parse_config(struct model_config *c, const cJSON *json, const char *
     return json_get_bool(json, "tie_word_embeddings", &c->tied, name, err) &&
            check_activation(c, json, name, err) &&
            (!c->arch->read_config || c->arch->read_config(c, json, name, err)) &&
-           (c->rope.kind == ROPE_NONE || c->head_dim % 2 == 0 ||
-            error_set(err, "%s: head_dim is %zu, expected an even number", name, c->head_dim)) &&
-           read_window(c, json, name, err) && read_ids(c, json, name, err);
+           model_config_check(c, name, err) && read_window(c, json, name, err) &&
+           read_ids(c, json, name, err);
 }
 
 bool model_config_parse(struct model_config *c, const char *json, size_t size, const char *name,
@@ -265,9 +258,22 @@ bool model_config_read(struct model_config *c, const char *folder, struct error 
     return ok;
 }
 
+bool model_config_check(const struct model_config *c, const char *name, struct error *err) {
+    if (c->head_dim > CONFIG_MAX_HEAD_DIM) // where the file leaves it to hidden / heads
+        return error_set(err, "%s: a hidden size of %zu in %zu heads, expected at most %d a head",
+                         name, c->hidden, c->n_heads, CONFIG_MAX_HEAD_DIM);
+    if (c->n_heads % c->n_kv_heads)
+        return error_set(err, "%s: %zu attention heads are no multiple of %zu key/value heads",
+                         name, c->n_heads, c->n_kv_heads);
+    return c->rope.kind == ROPE_NONE || c->head_dim % 2 == 0 ||
+           error_set(err, "%s: head_dim is %zu, expected an even number", name, c->head_dim);
+}
+
 void model_config_free(struct model_config *c) {
     free(c->layer_windowed);
+    free(c->rope.factors);
     c->layer_windowed = NULL;
+    c->rope.factors = NULL;
 }
 
 bool model_config_is_eos(const struct model_config *c, int32_t token) {

@@ -19,6 +19,7 @@ struct rope_config {
     double factor;                            // linear, llama3
     double low_freq_factor, high_freq_factor; // llama3
     double original_context;                  // llama3
+    float *factors; // [D/2] what each frequency is divided by, on top of that; NULL: nothing
 };
 
 struct arch; // model/arch.h
@@ -54,6 +55,8 @@ bool model_config_read(struct model_config *c, const char *folder, struct error 
 bool model_config_parse(struct model_config *c, const char *json, size_t size, const char *name,
                         struct error *err);
 void model_config_free(struct model_config *c);
+// What must be true of the sizes whatever file they come from; `name` begins the message.
+bool model_config_check(const struct model_config *c, const char *name, struct error *err);
 bool model_config_is_eos(const struct model_config *c, int32_t token);
 // Whether this layer attends to only the last sliding_window positions.
 bool model_config_layer_windowed(const struct model_config *c, size_t layer);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "core/memory.h"
 #include "model/arch.h"
 #include "model/rope_scaling.h"
@@ -15,7 +16,7 @@
 struct loader {
     struct model *m;
     const struct arch *arch;
-    const char *folder;
+    const char *path;
     const char *prefix; // the one of arch->prefixes that this file uses
     struct error *err;
 };
@@ -27,13 +28,17 @@ static void shape_text(const struct tensor *t, char *out, size_t size) {
         at += (size_t)snprintf(out + at, size - at, "%s%zu", d ? ", " : "", t->shape[d]);
 }
 
+static const struct tensor *find_by_name(const struct loader *l, const char *name) {
+    return l->m->gguf ? gguf_weights_find(l->m->gguf, name) : safetensors_find(l->m->files, name);
+}
+
 // The tensor of that name with exactly this shape (k = 0: a vector of n), in a type we compute
 // with.
 static const struct tensor *find_tensor(const struct loader *l, const char *name, size_t n,
                                         size_t k) {
-    const struct tensor *t = safetensors_find(l->m->files, name);
+    const struct tensor *t = find_by_name(l, name);
     if (!t) {
-        error_set(l->err, "%s: tensor '%s' is missing, expected [%zu%s%.0zu]", l->folder, name, n,
+        error_set(l->err, "%s: tensor '%s' is missing, expected [%zu%s%.0zu]", l->path, name, n,
                   k ? ", " : "", k);
         return NULL;
     }
@@ -44,9 +49,10 @@ static const struct tensor *find_tensor(const struct loader *l, const char *name
                   k ? ", " : "", k);
         return NULL;
     }
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16) {
+    bool is_float = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
+    if (!is_float && (!k || !t->format)) {
         error_set(l->err, "%s: tensor '%s' is %s, expected F32, F16 or BF16", t->file, name,
-                  dtype_name(t->dtype));
+                  t->format ? t->format->name : dtype_name(t->dtype));
         return NULL;
     }
     return t;
@@ -64,7 +70,8 @@ static bool load_vector(const struct loader *l, const char *name, size_t n, floa
 
 static void set_matrix(struct linear *out, const struct tensor *t, size_t n, size_t k) {
     out->w = *t;
-    out->w.format = quant_format_of_dtype(t->dtype);
+    if (t->dtype != DTYPE_BLOCK)
+        out->w.format = quant_format_of_dtype(t->dtype);
     out->w.n_dims = 2;
     out->w.shape[0] = n;
     out->w.shape[1] = k;
@@ -89,7 +96,8 @@ static bool load_matrix(const struct loader *l, const char *name, size_t n, size
     if (!t)
         return false;
     set_matrix(out, t, n, k);
-    size_t size = dtype_size(t->dtype);
+    // Blocks hold float16s, which lie at even addresses in all of them or in none.
+    size_t size = t->dtype == DTYPE_BLOCK ? sizeof(uint16_t) : dtype_size(t->dtype);
     if (!transposed && (uintptr_t)t->data % size == 0)
         return true;
     if (!(out->w.data = memory_alloc(t->bytes, 1, name, l->err)))
@@ -116,7 +124,8 @@ static bool load_linear(const struct loader *l, size_t layer, enum layer_part pa
                         size_t k, bool bias, struct linear *out) {
     char name[256];
     const char *base = l->arch->parts[part];
-    if (!load_matrix(l, part_name(l, layer, base, ".weight", name), n, k, l->arch->transposed, out))
+    bool transposed = l->arch->transposed && !l->m->gguf;
+    if (!load_matrix(l, part_name(l, layer, base, ".weight", name), n, k, transposed, out))
         return false;
     return !bias || load_vector(l, part_name(l, layer, base, ".bias", name), n, &out->bias);
 }
@@ -192,11 +201,10 @@ static bool find_prefix(struct loader *l) {
     char name[256];
     for (size_t i = 0; i < 2; i++) {
         l->prefix = l->arch->prefixes[i];
-        if (safetensors_find(l->m->files,
-                             part_name(l, SIZE_MAX, l->arch->embedding, ".weight", name)))
+        if (find_by_name(l, part_name(l, SIZE_MAX, l->arch->embedding, ".weight", name)))
             return true;
     }
-    return error_set(l->err, "%s: tensor '%s%s.weight' is missing, expected [%zu, %zu]", l->folder,
+    return error_set(l->err, "%s: tensor '%s%s.weight' is missing, expected [%zu, %zu]", l->path,
                      l->arch->prefixes[0], l->arch->embedding, l->m->config.vocab,
                      l->m->config.hidden);
 }
@@ -231,18 +239,23 @@ static bool load_weights(struct loader *l) {
     return load_norm(l, SIZE_MAX, l->arch->final_norm, c->hidden, &m->final_norm);
 }
 
-struct model *model_load(const char *folder, struct error *err) {
+static bool open_files(struct model *m, const char *path, struct error *err) {
+    if (file_exists(path))
+        return (m->gguf = memory_alloc(1, sizeof *m->gguf, "checkpoint", err)) &&
+               gguf_weights_open(m->gguf, path, &m->config, err);
+    return model_config_read(&m->config, path, err) &&
+           (m->files = memory_alloc(1, sizeof *m->files, "checkpoint", err)) &&
+           safetensors_open(m->files, path, err);
+}
+
+struct model *model_load(const char *path, struct error *err) {
     struct model *m = memory_alloc(1, sizeof *m, "model", err);
     if (!m)
         return NULL;
-    m->config.bos = -1;
-    bool ok = model_config_read(&m->config, folder, err);
-    if (ok)
-        ok = (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err)) &&
-             (m->files = memory_alloc(1, sizeof *m->files, "checkpoint", err)) &&
-             safetensors_open(m->files, folder, err);
+    bool ok = open_files(m, path, err) &&
+              (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err));
     if (ok) {
-        struct loader l = {m, m->config.arch, folder, "", err};
+        struct loader l = {m, m->config.arch, path, "", err};
         ok = load_weights(&l) && rope_frequencies(&m->config, &m->inv_freq, err);
     }
     if (!ok) {
@@ -330,6 +343,16 @@ void model_free(struct model *m) {
     }
     if (m->files)
         safetensors_close(m->files);
+    if (m->gguf)
+        gguf_weights_close(m->gguf);
     free(m->files);
+    free(m->gguf);
     free(m);
+}
+
+void model_drop(const struct model *m, const void *p, size_t size) {
+    if (m->files)
+        safetensors_drop(m->files, p, size);
+    if (m->gguf)
+        gguf_drop(&m->gguf->file, p, size);
 }

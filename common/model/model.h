@@ -6,6 +6,7 @@
 #include "core/tensor.h"
 #include "io/safetensors.h"
 #include "model/config.h"
+#include "model/model_gguf.h"
 
 // A weight matrix in any format, plus an optional bias. y = x wᵀ + bias.
 struct linear {
@@ -35,14 +36,18 @@ struct model {
     struct norm final_norm;
     struct linear head;         // [V, H]; a view of the embedding where tied
     float *inv_freq;            // [D/2] rotary frequencies, scaling applied
-    struct safetensors *files;  // the mapped checkpoint; NULL in a model made from another
+    struct safetensors *files;  // the mapped checkpoint; NULL in a model made from another …
+    struct gguf_weights *gguf;  // … or from a GGUF file, which is then here
     const struct model *source; // what it was made from: everything it does not own is that one's
 };
 
-// Loads a checkpoint folder. Only norms and biases are copied (to float32), and GPT-2's matrices,
-// which are stored [K, N] and turned. Errors name file, tensor, expected and found.
-struct model *model_load(const char *folder, struct error *err);
+// Loads a checkpoint folder or a GGUF file. Only norms and biases are copied (to float32), GPT-2's
+// matrices where they are stored [K, N] and are turned, and what model_gguf.h says. Errors name
+// file, tensor, expected and found.
+struct model *model_load(const char *path, struct error *err);
 void model_free(struct model *m);
+// Gives back the pages under these bytes, if they lie in one of the model's files.
+void model_drop(const struct model *m, const void *p, size_t size);
 
 // Calls visit for every linear (blocks in order, then the embedding, then the head if it is not the
 // embedding); stops when it returns false.

@@ -30,7 +30,7 @@ bool rope_frequencies(const struct model_config *c, float **inv_freq, struct err
             frequency /= c->rope.factor;
         else if (c->rope.kind == ROPE_LLAMA3)
             frequency = llama3_scale(&c->rope, frequency);
-        f[i] = (float)frequency;
+        f[i] = (float)(c->rope.factors ? frequency / c->rope.factors[i] : frequency);
     }
     *inv_freq = f;
     return true;

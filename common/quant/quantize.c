@@ -75,8 +75,7 @@ static bool quantize_linear(void *user, struct linear *l) {
     to->dtype = format->dtype;
     l->owns_data = true;
     bool ok = quantize_tensor(job, rule->search, &from, to);
-    if (job->source->files)
-        safetensors_drop(job->source->files, from.data, from.bytes);
+    model_drop(job->source, from.data, from.bytes);
     l->int8_activations = job->options->int8_activations && is_int8_matrix(to);
     if (job->options->progress)
         job->options->progress(job->options->user, job->done, job->total);
@@ -101,6 +100,7 @@ static struct model *shallow_copy(const struct model *source, struct error *err)
         return NULL;
     *m = *source;
     m->files = NULL;
+    m->gguf = NULL;
     m->source = source;
     m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
     if (!m->layers) {

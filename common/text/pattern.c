@@ -4,6 +4,7 @@
 #include <pcre2.h>
 #include <string.h>
 
+#include "core/memory.h"
 #include "text/bytes.h"
 
 // Bodies of character classes. NOT_SPACE is the complement of SPACE, needed inside a class, where
@@ -54,6 +55,9 @@ static bool rewrite(struct bytes *out, const char *text, struct error *err) {
 bool pattern_compile(struct pattern *p, const char *text, bool literal, const char *name,
                      struct error *err) {
     struct bytes rewritten = {0};
+    p->code = NULL;
+    if (!(p->text = memory_strdup(text, err)))
+        return false;
     if (!(literal ? append(&rewritten, text, err) : rewrite(&rewritten, text, err))) {
         bytes_free(&rewritten);
         return false;
@@ -77,7 +81,8 @@ bool pattern_compile(struct pattern *p, const char *text, bool literal, const ch
 
 void pattern_free(struct pattern *p) {
     pcre2_code_free(p->code);
-    p->code = NULL;
+    free(p->text);
+    *p = (struct pattern){0};
 }
 
 bool pattern_match_init(struct pattern_match *m, struct error *err) {

@@ -13,6 +13,7 @@
 
 struct pattern {
     void *code; // pcre2_code
+    char *text; // as it was given
 };
 
 struct pattern_match {

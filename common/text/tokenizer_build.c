@@ -104,7 +104,9 @@ static bool read_config(struct tokenizer *t, const cJSON *config, const char *na
         return true;
     const char *bos = config_token(config, "bos_token"), *eos = config_token(config, "eos_token");
     const char *template = config_template(config);
+    const char *pad = config_token(config, "pad_token");
     t->eos = eos ? tokenizer_id(t, eos) : -1;
+    t->pad = pad ? tokenizer_id(t, pad) : -1;
     // Where the configuration says it, it overrules the post-processor.
     bool add_bos = false;
     if (!json_get_bool(config, "add_bos_token", &add_bos, name, err))
@@ -124,7 +126,7 @@ struct tokenizer *tokenizer_build(const cJSON *root, const cJSON *config, const 
         error_set(err, "%s: out of memory", name);
         return NULL;
     }
-    t->bos = t->eos = t->unk = -1;
+    t->bos = t->eos = t->pad = t->unk = -1;
     if (tokenizer_read_normalizer(t, json_get(root, "normalizer"), name, err) &&
         tokenizer_read_splitter(t, json_get(root, "pre_tokenizer"), name, err) &&
         tokenizer_read_decoder(t, json_get(root, "decoder"), name, err) &&

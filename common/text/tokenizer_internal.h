@@ -75,7 +75,7 @@ struct tokenizer {
     size_t n_splitters;
     struct decoder decoder;
 
-    int32_t bos, eos;
+    int32_t bos, eos, pad;
     char *bos_text, *eos_text; // as chat templates write them; NULL if the configuration has none
     char *chat_template;
 };
