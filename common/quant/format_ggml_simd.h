@@ -1,4 +1,7 @@
 // What the block formats' vector code shares: bytes in and out, and 32 neighbours at a time.
+#define vec_min SIMD(vec_min)
+#define vec_clamp SIMD(vec_clamp)
+#define vec_round SIMD(vec_round)
 #define byte_vec SIMD(byte_vec)
 #define ints_of_bytes SIMD(ints_of_bytes)
 #define bytes_of_ints SIMD(bytes_of_ints)
@@ -12,6 +15,19 @@
 #define largest_of SIMD(largest_of)
 #define largest_signed SIMD(largest_signed)
 #define store_nibbles SIMD(store_nibbles)
+
+INLINE vec vec_min(vec a, vec b) {
+    return vec_select(a < b, a, b);
+}
+
+INLINE vec vec_clamp(vec x, float lo, float hi) {
+    return vec_min(vec_max(x, vec_set(lo)), vec_set(hi));
+}
+
+// To even; see round_even.
+INLINE vec vec_round(vec x) {
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
 
 typedef uint8_t byte_vec __attribute__((vector_size(LANES)));
 
