@@ -275,15 +275,10 @@ static void take_levels(const struct ggml_levels *l, int first, int groups, stru
 static bool encode_k(const struct k_type *type, const float *w, size_t k,
                      const struct quant_hints *hints, uint8_t *out, struct ggml_failure *why) {
     const float *importance = hints->importance;
-    float largest = ggml_importance_largest(importance, k), reach = reach_of(&type->kind);
+    float largest = ggml_importance_largest(importance, k);
     int groups = type->kind.groups, supers = TILE / groups, len = SUPER / groups;
-    for (size_t col = 0; col < k; col += SUPER) {
-        float scale = quant_absmax(w + col, SUPER) / reach;
-        if (!(scale <= 65504)) {
-            *why = (struct ggml_failure){col, scale};
-            return false;
-        }
-    }
+    if (!ggml_within_reach(w, k, SUPER, reach_of(&type->kind), why))
+        return false;
     for (size_t col = 0; col < k; col += (size_t)supers * SUPER) {
         struct ggml_tile tile;
         struct ggml_levels levels;

@@ -53,8 +53,13 @@ void ggml_search_error(const struct ggml_tile *t, const struct ggml_grid *grid,
     SIMD_CALL(search_error, t, grid, scale, error);
 }
 
-static float to_f16(double scale) {
-    return f16_to_f32(f32_to_f16(clamp((float)scale, -65504, 65504)));
+static void set_super(const struct ggml_kind *kind, struct ggml_levels *l, int first, double d,
+                      double dmin) {
+    float stored = ggml_round_f16((float)d), stored_min = ggml_round_f16((float)dmin);
+    for (int g = first; g < first + kind->groups; g++) {
+        l->d[g] = stored;
+        l->dmin[g] = stored_min;
+    }
 }
 
 // d and dmin that make the largest scale and minimum the last levels.
@@ -66,19 +71,7 @@ static void start_super(const struct ggml_kind *kind, const float *scale, const 
         largest_min = fmaxf(largest_min, min[g]);
     }
     float last = kind->mins ? (float)kind->level_max : (float)-kind->level_max - 1;
-    for (int g = first; g < first + kind->groups; g++) {
-        l->d[g] = to_f16(largest / last);
-        l->dmin[g] = to_f16(largest_min / (float)kind->level_max);
-    }
-}
-
-static void nearest_levels(const struct ggml_kind *kind, const float *scale, const float *min,
-                           struct ggml_levels *l) {
-    float lowest = kind->mins ? 0 : (float)-kind->level_max - 1, highest = (float)kind->level_max;
-    for (int g = 0; g < TILE; g++) {
-        l->level[g] = (float)round_even(clamp(scale[g] * ggml_inverse(l->d[g]), lowest, highest));
-        l->min_level[g] = (float)round_even(clamp(min[g] * ggml_inverse(l->dmin[g]), 0, highest));
-    }
+    set_super(kind, l, first, largest / last, largest_min / (float)kind->level_max);
 }
 
 // Least squares over all groups of a super-block, codes and levels as they are:
@@ -101,10 +94,7 @@ static void refit_super(const struct ggml_kind *kind, const struct ggml_sums *s,
     } else if (a > 0) {
         d += u / a;
     }
-    for (int g = first; g < first + kind->groups; g++) {
-        l->d[g] = to_f16(d);
-        l->dmin[g] = to_f16(dmin > 0 ? dmin : 0);
-    }
+    set_super(kind, l, first, d, dmin > 0 ? dmin : 0);
 }
 
 static void keep_better_super(const struct ggml_kind *kind, const struct ggml_levels *l,
@@ -134,14 +124,10 @@ void ggml_search_super(const struct ggml_tile *t, const struct ggml_kind *kind,
         ggml_search_scale(t, &kind->grid, e, scale);
     for (int g = 0; g < TILE; g += kind->groups)
         start_super(kind, scale, min, &l, g);
+    for (int g = 0; g < TILE; g++)
+        best->error[g] = INFINITY;
     for (int round = 0; round <= e->rounds; round++) {
-        nearest_levels(kind, scale, min, &l);
-        if (round == 0) {
-            *best = l;
-            for (int g = 0; g < TILE; g++)
-                best->error[g] = INFINITY;
-        }
-        SIMD_CALL(choose_levels, t, kind, e->reach, &l, &s, scale, min);
+        SIMD_CALL(choose_levels, t, kind, e->reach, scale, min, &l, &s);
         for (int g = 0; g < TILE; g += kind->groups) {
             keep_better_super(kind, &l, best, g);
             refit_super(kind, &s, &l, g);

@@ -30,7 +30,7 @@ struct ggml_tile {
 struct ggml_grid {
     float lo, hi;
     int n;
-    float values[16];
+    float values[16], middles[15]; // and what lies in the middle between two
 };
 
 struct ggml_effort {
