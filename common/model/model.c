@@ -282,26 +282,15 @@ static bool load_weights(struct loader *l) {
     return load_norm(l, SIZE_MAX, l->arch->final_norm, c->hidden, &m->final_norm);
 }
 
-<<<<<<< HEAD
 static bool open_files(struct model *m, const char *path, struct error *err) {
     if (file_exists(path))
         return (m->gguf = memory_alloc(1, sizeof *m->gguf, "checkpoint", err)) &&
                gguf_weights_open(m->gguf, path, &m->config, err);
     return model_config_read(&m->config, path, err) &&
            (m->files = memory_alloc(1, sizeof *m->files, "checkpoint", err)) &&
-           safetensors_open(m->files, path, err);
+           safetensors_open(m->files, path, err) && packed_bind(m->files, err);
 }
 
-struct model *model_load(const char *path, struct error *err) {
-    struct model *m = memory_alloc(1, sizeof *m, "model", err);
-    if (!m)
-        return NULL;
-    bool ok = open_files(m, path, err) &&
-              (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err));
-    if (ok) {
-        struct loader l = {m, m->config.arch, path, "", err};
-        ok = load_weights(&l) && rope_frequencies(&m->config, &m->inv_freq, err);
-=======
 static bool set_int8_activations(void *user, struct linear *l) {
     (void)user;
     const int8_t *codes;
@@ -313,26 +302,24 @@ static bool set_int8_activations(void *user, struct linear *l) {
 
 static bool load_activations(const struct loader *l) {
     bool int8;
+    if (!l->m->files)
+        return true;
     if (!packed_activations(l->m->files, &int8, l->err))
         return false;
     return !int8 || model_visit_linears(l->m, set_int8_activations, NULL);
 }
 
-struct model *model_load(const char *folder, struct error *err) {
+struct model *model_load(const char *path, struct error *err) {
     struct model *m = memory_alloc(1, sizeof *m, "model", err);
     if (!m)
         return NULL;
     m->config.bos = -1;
-    bool ok = model_config_read(&m->config, folder, err);
-    if (ok)
-        ok = (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err)) &&
-             (m->files = memory_alloc(1, sizeof *m->files, "checkpoint", err)) &&
-             safetensors_open(m->files, folder, err) && packed_bind(m->files, err);
+    bool ok = open_files(m, path, err) &&
+              (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err));
     if (ok) {
-        struct loader l = {m, m->config.arch, folder, "", err};
+        struct loader l = {m, m->config.arch, path, "", err};
         ok = load_weights(&l) && load_activations(&l) &&
              rope_frequencies(&m->config, &m->inv_freq, err);
->>>>>>> refs/heads/packed
     }
     if (!ok) {
         model_free(m);
