@@ -103,7 +103,7 @@ static bool view_matrix(const struct loader *l, const struct tensor *t, struct l
 static bool load_matrix(const struct loader *l, const char *name, size_t n, size_t k,
                         bool transposed, struct linear *out) {
     const struct tensor *stored = find_by_name(l, name);
-    bool turned = transposed && !(stored && stored->dtype == DTYPE_BLOCK);
+    bool turned = transposed && !(stored && stored->format);
     const struct tensor *t = turned ? find_tensor(l, name, k, n) : find_tensor(l, name, n, k);
     if (!t || !turned)
         return t && view_matrix(l, t, out);
