@@ -15,9 +15,12 @@
 #define SHARED(type, name)                                                                         \
     extern __shared__ __align__(128) unsigned char shared_bytes[];                                 \
     type *name = reinterpret_cast<type *>(shared_bytes)
+// clang-format off
 #define LAUNCH(kernel, grid, block, shared, call, ...)                                             \
-    (cuda_allow_shared((const void *)(kernel), shared), (kernel) < < < grid, block, shared,        \
-     (cudaStream_t)(call)->stream >>> (__VA_ARGS__), cuda_launched(call, #kernel))
+    (cuda_allow_shared((const void *)(kernel), shared),                                            \
+     kernel<<<grid, block, shared, (cudaStream_t)(call)->stream>>>(__VA_ARGS__),                   \
+     cuda_launched(call, #kernel))
+// clang-format on
 #else
 #include "kernels/cuda/emulate.h"
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::current->shared)
@@ -25,7 +28,7 @@
     emulate_launched(call, #kernel,                                                                \
                      emulate::launch(grid, block, shared,                                          \
                                      (enum emulate::schedule)(call)->schedule,                     \
-                                     [=] { (kernel)(__VA_ARGS__); }))
+                                     [=] { kernel(__VA_ARGS__); }))
 #endif
 
 namespace NIBBLE_CUDA {

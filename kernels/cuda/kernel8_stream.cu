@@ -123,29 +123,31 @@ static size_t workspace(const cuda_call *c) {
 }
 
 template <class L, unsigned TILES> static const char *run_tiles(const cuda_call *c) {
-    return LAUNCH((stream_k<L, TILES>), dim3(blocks_of(c)), dim3(32 * WARPS),
-                  WARPS * ring<L>::BYTES, c, packed_of(c->w), (const __half *)c->x, c->m,
-                  c->x_stride, c->y, c->y_stride, (unsigned *)c->workspace,
-                  (float4 *)((char *)c->workspace + counter_bytes(c)));
+    auto *stream_kernel = stream_k<L, TILES>;
+    return LAUNCH(stream_kernel, dim3(blocks_of(c)), dim3(32 * WARPS), WARPS * ring<L>::BYTES, c,
+                  packed_of(c->w), (const __half *)c->x, c->m, c->x_stride, c->y, c->y_stride,
+                  (unsigned *)c->workspace, (float4 *)((char *)c->workspace + counter_bytes(c)));
 }
 
+// More than eight rows of x: only for layouts without zero points, to keep the build short.
 template <class L> struct run_stream {
     static const char *run(const cuda_call *c) {
-        switch (tiles_of(c)) {
-        case 1:
-            return run_tiles<L, 1>(c);
-        case 2:
-            return run_tiles<L, 2>(c);
-        case 4:
-            return run_tiles<L, 4>(c);
-        default:
-            return run_tiles<L, 8>(c);
-        }
+        if constexpr (!L::ZEROS && (L::BITS == 4 || L::SETS == 0))
+            switch (tiles_of(c)) {
+            case 2:
+                return run_tiles<L, 2>(c);
+            case 4:
+                return run_tiles<L, 4>(c);
+            case 8:
+                return run_tiles<L, 8>(c);
+            }
+        return run_tiles<L, 1>(c);
     }
 };
 
 static bool takes(const cuda_matrix *w, unsigned m) {
-    return takes_packed(w, m, 64);
+    bool many = !w->zeros && (w->format == CUDA_INT4 || w->wide_scales || !w->scales);
+    return takes_packed(w, m, many ? 64 : 8);
 }
 
 const cuda_kernel kernel_stream = {8,

@@ -33,11 +33,13 @@ __device__ __forceinline__ void record_load(record<L> &r, const unsigned char *p
         const uint4 *codes = (const uint4 *)p + i * 32 + lane;
         r.codes[i] = global ? load_once(codes) : *codes;
     }
+    if constexpr (L::SETS > 0) {
 #pragma unroll
-    for (unsigned s = 0; s < L::SETS; s++) {
-        r.scales[s] = ((const __half2 *)(p + L::SCALES))[s * 8 + lane / 4];
-        if constexpr (L::ZEROS)
-            r.zeros[s] = ((const __half2 *)(p + L::ZERO_POINTS))[s * 8 + lane / 4];
+        for (unsigned s = 0; s < L::SETS; s++) {
+            r.scales[s] = ((const __half2 *)(p + L::SCALES))[s * 8 + lane / 4];
+            if constexpr (L::ZEROS)
+                r.zeros[s] = ((const __half2 *)(p + L::ZERO_POINTS))[s * 8 + lane / 4];
+        }
     }
 }
 
