@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/memory.h"
 #include "cuda/matrix.h"
@@ -288,4 +290,40 @@ Test(cuda, without_a_gpu_says_why) {
     const char *why = NULL;
     const struct cuda_backend *gpu = cuda_device(&why);
     cr_assert(gpu ? gpu->time != NULL : why && *why && !strchr(why, '\n'));
+}
+
+// What a user sees. Skips where the program is not built.
+static int phase6(const char *arguments, char *out, size_t size) {
+    char command[512];
+    if (access("phase6", X_OK) != 0)
+        cr_skip_test("no ./phase6");
+    snprintf(command, sizeof command, "./phase6 %s 2>&1", arguments);
+    FILE *f = popen(command, "r");
+    cr_assert_not_null(f);
+    size_t n = fread(out, 1, size - 1, f);
+    out[n] = '\0';
+    return WEXITSTATUS(pclose(f));
+}
+
+Test(cuda, phase6_shows_errors_without_a_gpu) {
+    char out[65536];
+    int status =
+        phase6("--emulate --kernel 8 --format int4-g128 --batch 1,9 --json -", out, sizeof out);
+    cr_assert_eq(status, 0, "%s", out);
+    cr_assert(strstr(out, "\"kernel 8 int4-g128\"") && strstr(out, "\"kernel 8 int4-g128 m=9\""));
+    cr_assert(strstr(out, "\"rel_error\"") && !strstr(out, "\"us\""));
+}
+
+Test(cuda, phase6_refuses_what_it_cannot_do) {
+    char out[65536];
+    cr_assert_eq(phase6("--emulate --format int5", out, sizeof out), 2, "%s", out);
+    cr_assert_eq(phase6("--emulate --shape 80", out, sizeof out), 2, "%s", out);
+    cr_assert_eq(phase6("--emulate --batch 1,0", out, sizeof out), 2, "%s", out);
+    cr_assert_eq(phase6("--emulate --kernel 10", out, sizeof out), 2, "%s", out);
+    cr_assert_eq(phase6("--emulate --kernel 6 --format q4_k", out, sizeof out), 1, "%s", out);
+    const char *why;
+    if (!cuda_device(&why)) {
+        cr_assert_eq(phase6("--device cuda", out, sizeof out), 1, "%s", out);
+        cr_assert(strstr(out, why), "'%s' lacks '%s'", out, why);
+    }
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 #include <stdio.h>
 #include <vector>
 
@@ -36,20 +37,42 @@ const char *cuda_launched(const cuda_call *, const char *kernel) {
     return failed(cudaGetLastError(), kernel);
 }
 
+// Clocks and the driver's version are known to the management library, which comes with the driver;
+// without it they stay unknown.
+static void ask_nvml(cuda_description *d, const char *bus_id) {
+    void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW), *handle = nullptr;
+    if (!library)
+        return;
+    auto init = (int (*)())dlsym(library, "nvmlInit_v2");
+    auto find = (int (*)(const char *, void **))dlsym(library, "nvmlDeviceGetHandleByPciBusId_v2");
+    auto clock = (int (*)(void *, int, unsigned *))dlsym(library, "nvmlDeviceGetClockInfo");
+    auto driver = (int (*)(char *, unsigned))dlsym(library, "nvmlSystemGetDriverVersion");
+    enum { SM = 1, MEMORY = 2 };
+    if (init && driver && clock && find && init() == 0 && find(bus_id, &handle) == 0) {
+        driver(d->driver, sizeof d->driver);
+        clock(handle, SM, &d->sm_mhz);
+        clock(handle, MEMORY, &d->memory_mhz);
+    }
+    dlclose(library);
+}
+
 static const char *describe(cuda_description *d) {
     cudaDeviceProp p;
+    char bus_id[32];
     int driver = 0, clock = 0, width = 0;
     *d = {};
     TRY(cudaGetDeviceProperties(&p, 0));
     TRY(cudaDriverGetVersion(&driver));
+    TRY(cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, 0));
     cudaDeviceGetAttribute(&clock, cudaDevAttrMemoryClockRate, 0);
     cudaDeviceGetAttribute(&width, cudaDevAttrGlobalMemoryBusWidth, 0);
-    snprintf(d->device, sizeof d->device, "%s", p.name);
+    snprintf(d->device, sizeof d->device, "%.100s", p.name);
     snprintf(d->driver, sizeof d->driver, "CUDA %d.%d", driver / 1000, driver % 1000 / 10);
     d->processors = (unsigned)p.multiProcessorCount;
     d->memory_bytes = p.totalGlobalMem;
     d->l2_bytes = (size_t)p.l2CacheSize;
     d->limit_gb_s = 2e-6 * clock * width / 8; // kHz, bits; two transfers per clock
+    ask_nvml(d, bus_id);
     return nullptr;
 }
 

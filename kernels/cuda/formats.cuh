@@ -134,34 +134,31 @@ struct read_int4 {
     }
 };
 
-// The table stands in the code: a chain of selections on constants, which the compiler turns into
-// selects or a constant-memory load. cuda_nf4 in ref.c has the same numbers.
-__device__ __forceinline__ float nf4_value(unsigned code) {
-    const float values[16] = {-1.0f,
-                              -0.6961928009986877f,
-                              -0.5250730514526367f,
-                              -0.39491748809814453f,
-                              -0.28444138169288635f,
-                              -0.18477343022823334f,
-                              -0.09105003625154495f,
-                              0.0f,
-                              0.07958029955625534f,
-                              0.16093020141124725f,
-                              0.24611230194568634f,
-                              0.33791524171829224f,
-                              0.44070982933044434f,
-                              0.5626170039176941f,
-                              0.7229568362236023f,
-                              1.0f};
-    return values[code];
-}
+// The numbers of cuda_nf4 in ref.c. In global memory: 64 bytes that L1 keeps. An array in the
+// function would be built in local memory by every thread.
+static __device__ const float nf4_values[16] = {-1.0f,
+                                                -0.6961928009986877f,
+                                                -0.5250730514526367f,
+                                                -0.39491748809814453f,
+                                                -0.28444138169288635f,
+                                                -0.18477343022823334f,
+                                                -0.09105003625154495f,
+                                                0.0f,
+                                                0.07958029955625534f,
+                                                0.16093020141124725f,
+                                                0.24611230194568634f,
+                                                0.33791524171829224f,
+                                                0.44070982933044434f,
+                                                0.5626170039176941f,
+                                                0.7229568362236023f,
+                                                1.0f};
 
 struct read_nf4 : read_int4 {
     static __device__ float at(const cuda_matrix &w, unsigned row, unsigned col) {
-        return scale_at(w, row, col) * nf4_value(nibble_at(row_of(w, row), w.k, col));
+        return scale_at(w, row, col) * nf4_values[nibble_at(row_of(w, row), w.k, col)];
     }
     static __device__ float value(const raw &r, unsigned i) {
-        return r.scale * nf4_value(nibble_of(r.codes, i));
+        return r.scale * nf4_values[nibble_of(r.codes, i)];
     }
 };
 

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(32 * WARPS)
                unsigned y_stride) {
     SHARED(__half, shared_x);
     const unsigned lane = threadIdx.x % 32, first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS;
-    const unsigned i = blockIdx.y, chunks = divide_up(w.k, Reader::LENGTH);
+    const unsigned i = blockIdx.y, chunks = w.k / Reader::LENGTH;
     for (unsigned col = threadIdx.x; col < chunks * Reader::LENGTH; col += 32 * WARPS) {
         unsigned place = (col & ~3u) + (col % 2 * 2 + col / 2 % 2);
         shared_x[place] = x[(size_t)i * x_stride + col];
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 }
 
 template <class Reader> static const char *run_half2(const cuda_call *c) {
-    size_t shared = (size_t)divide_up(c->w.k, Reader::LENGTH) * Reader::LENGTH * sizeof(__half);
+    size_t shared = c->w.k * sizeof(__half);
     return LAUNCH(half2_rows<Reader>, dim3(divide_up(c->w.n, WARPS * ROWS), c->m), dim3(32 * WARPS),
                   shared, c, c->w, (const __half *)c->x, c->x_stride, c->y, c->y_stride);
 }
@@ -109,8 +109,8 @@ static const char *run(const cuda_call *c) {
     return c->w.format == CUDA_INT4 ? run_half2<read_int4>(c) : run_half2<read_int8>(c);
 }
 
-// x must fit into the 99 KB of shared memory that every card since 2020 has, and rows are whole
-// chunks: a short last one has its own order of nibbles.
+// x must fit into the 99 KB of shared memory that every card since 2020 has. Rows are whole chunks:
+// a short last one has its own order of nibbles.
 static bool takes(const cuda_matrix *w, unsigned) {
     unsigned length = w->format == CUDA_INT4 ? 32 : 16;
     return (w->format == CUDA_INT4 || w->format == CUDA_INT8) && rows_aligned(*w) &&

@@ -21,9 +21,10 @@ namespace NIBBLE_CUDA {
 
 enum { TILES = 8, X_ROWS = 8 * TILES, X_PITCH = 320, X_STAGES = 2 };
 
-template <class L> constexpr unsigned batch_warps() {
-    return L::BITS == 16 ? 4 : 8;
-}
+template <class L> struct batch_shape {
+    static constexpr unsigned WARPS = L::BITS == 16 ? 4 : 8;
+    static constexpr unsigned STAGE = X_ROWS * X_PITCH + WARPS * L::BYTES; // bytes
+};
 
 // Copies the block's part of x, columns [col, col + 128); rows from m on become 0.
 __device__ __forceinline__ void fetch_x(unsigned char *to, const __half *x, unsigned row0,
@@ -51,10 +52,10 @@ struct shared_x {
 };
 
 template <class L>
-__global__ void __launch_bounds__(32 * batch_warps<L>())
+__global__ void __launch_bounds__(32 * batch_shape<L>::WARPS)
     batch(const packed_matrix w, const __half *x, unsigned m, unsigned x_stride, float *y,
           unsigned y_stride) {
-    constexpr unsigned WARPS = batch_warps<L>(), STAGE = X_ROWS * X_PITCH + WARPS * L::BYTES;
+    constexpr unsigned WARPS = batch_shape<L>::WARPS, STAGE = batch_shape<L>::STAGE;
     SHARED(unsigned char, shared);
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, row0 = blockIdx.y * X_ROWS;
     const unsigned tile_row = blockIdx.x * WARPS + warp;
@@ -89,11 +90,11 @@ __global__ void __launch_bounds__(32 * batch_warps<L>())
 
 template <class L> struct run_batch {
     static const char *run(const cuda_call *c) {
-        constexpr unsigned WARPS = batch_warps<L>(), STAGE = X_ROWS * X_PITCH + WARPS * L::BYTES;
+        constexpr unsigned WARPS = batch_shape<L>::WARPS;
         packed_matrix w = packed_of(c->w);
         return LAUNCH(batch<L>, dim3(divide_up(w.tiles, WARPS), divide_up(c->m, X_ROWS)),
-                      dim3(32 * WARPS), X_STAGES * STAGE, c, w, (const __half *)c->x, c->m,
-                      c->x_stride, c->y, c->y_stride);
+                      dim3(32 * WARPS), X_STAGES * batch_shape<L>::STAGE, c, w,
+                      (const __half *)c->x, c->m, c->x_stride, c->y, c->y_stride);
     }
 };
 
