@@ -112,9 +112,13 @@ Test(cuda_emulator, the_tensor_cores_product) {
         cr_assert_eq(y[col], 16 * (col + 1));
 }
 
+// AddressSanitizer ends the process with status 1; without it nobody would notice.
 #if defined(__SANITIZE_ADDRESS__)
-Test(cuda_emulator, a_byte_too_far_in_shared_memory, .exit_code = 1) {
+enum { UNNOTICED = false };
+#else
+enum { UNNOTICED = true };
+#endif
+Test(cuda_emulator, a_byte_too_far_in_shared_memory, .exit_code = 1, .disabled = UNNOTICED) {
     float y[2 * THREADS];
     run("too_far", y);
 }
-#endif

@@ -71,7 +71,7 @@ meet_others(unsigned *counter, float4 *parts, const shares &s, unsigned worker, 
 }
 
 template <class L, unsigned TILES>
-__global__ void __launch_bounds__(32 * WARPS, TILES <= 2 ? BLOCKS : 1)
+__global__ void __launch_bounds__(32 * WARPS, TILES == 1 ? BLOCKS : 1)
     stream_k(const packed_matrix w, const __half *x, unsigned m, unsigned x_stride, float *y,
              unsigned y_stride, unsigned *counters, float4 *parts) {
     SHARED(unsigned char, shared);
@@ -114,7 +114,7 @@ static size_t counter_bytes(const cuda_call *c) {
 }
 
 static unsigned tiles_of(const cuda_call *c) {
-    return c->m <= 8 ? 1 : c->m <= 16 ? 2 : c->m <= 32 ? 4 : 8;
+    return c->m <= 8 ? 1 : c->m <= 32 ? 4 : 8;
 }
 
 static size_t workspace(const cuda_call *c) {
@@ -134,8 +134,6 @@ template <class L> struct run_stream {
     static const char *run(const cuda_call *c) {
         if constexpr (!L::ZEROS && (L::BITS == 4 || L::SETS == 0))
             switch (tiles_of(c)) {
-            case 2:
-                return run_tiles<L, 2>(c);
             case 4:
                 return run_tiles<L, 4>(c);
             case 8:

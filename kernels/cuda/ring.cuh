@@ -39,10 +39,11 @@ template <class L> struct ring {
     // The oldest record, when STAGES - 1 have been pushed that are not popped.
     __device__ __forceinline__ void pop(record<L> &r) {
         copy_wait<STAGES - 2>();
-        __syncwarp(); // the copies of all lanes, not just this one's
+        // The copies of all lanes have come, not just this one's; and all lanes have read the record
+        // before this one, whose stage the next push fills.
+        __syncwarp();
         record_load<L, false>(r, stages + read * L::BYTES, lane);
         read = read + 1 == STAGES ? 0 : read + 1;
-        __syncwarp(); // all have read it: its stage may be filled again
     }
 };
 

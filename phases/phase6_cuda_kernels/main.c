@@ -207,30 +207,32 @@ static bool run_plans(struct lab *lab, const struct bench *b, struct error *err)
     return ok;
 }
 
-// What the results depend on, as it is after the work: clocks are up then.
-static void name_device(struct bench *b, char out[256]) {
+// What the results depend on, the command among it, as it is after the work: clocks are up then.
+static void name_device(struct bench *b, char **argv, char *out, size_t size) {
     struct cuda_description d = b->device;
     if (b->copy_gb_s <= 0) {
-        snprintf(out, 256, "emulator");
+        snprintf(out, size, "emulator");
         return;
     }
     b->backend->describe(&d);
-    snprintf(out, 256, "%s; driver %s; SM %u MHz; memory %u MHz; data sheet %.0f GB/s", d.device,
-             d.driver, d.sm_mhz, d.memory_mhz, d.limit_gb_s);
+    int n = snprintf(out, size, "%s; driver %s; SM %u MHz; memory %u MHz; data sheet %.0f GB/s;",
+                     d.device, d.driver, d.sm_mhz, d.memory_mhz, d.limit_gb_s);
+    for (; *argv && n >= 0 && (size_t)n < size; argv++)
+        n += snprintf(out + n, size - (size_t)n, " %s", *argv);
 }
 
 int main(int argc, char **argv) {
     struct error err = {0};
     struct lab lab = {.program = &program};
     struct bench bench;
-    char device[256];
+    char device[1024];
     cli_parse(&program, argc, argv, &lab.options);
     check_flags();
     progress_set_quiet(lab.options.quiet);
     const struct cuda_backend *backend = choose_backend(lab.options.cuda, &err);
     bool ok = backend && bench_init(&bench, backend, &err) && run_plans(&lab, &bench, &err);
     if (ok) {
-        name_device(&bench, device);
+        name_device(&bench, argv, device, sizeof device);
         lab.table.phase = program.phase;
         lab.table.device = device;
         if (!lab.table.n_rows)
