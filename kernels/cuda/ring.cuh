@@ -18,6 +18,7 @@ template <class L> constexpr unsigned ring_stages() {
     return L::BYTES * 8 * 8 <= 72 << 10 ? 8 : L::BYTES * 8 * 4 <= 72 << 10 ? 4 : 2;
 }
 
+// [ring]
 template <class L> struct ring {
     static constexpr unsigned STAGES = ring_stages<L>(), BYTES = STAGES * L::BYTES; // per warp
     unsigned char *stages;                                                          // this warp's
@@ -39,13 +40,14 @@ template <class L> struct ring {
     // The oldest record, when STAGES - 1 have been pushed that are not popped.
     __device__ __forceinline__ void pop(record<L> &r) {
         copy_wait<STAGES - 2>();
-        // The copies of all lanes have come, not just this one's; and all lanes have read the record
-        // before this one, whose stage the next push fills.
+        // The copies of all lanes have come, not just this one's; and all lanes have read the
+        // record before this one, whose stage the next push fills.
         __syncwarp();
         record_load<L, false>(r, stages + read * L::BYTES, lane);
         read = read + 1 == STAGES ? 0 : read + 1;
     }
 };
+// [/ring]
 
 } // namespace NIBBLE_CUDA
 
