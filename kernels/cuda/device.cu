@@ -217,8 +217,13 @@ static const cuda_backend device = {
 };
 
 extern "C" const struct cuda_backend *cuda_device(const char **why) {
-    int n = 0;
+    int n = 0, driver = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
-    *why = e != cudaSuccess ? on_gpu::message("no GPU", cudaGetErrorString(e)) : "no GPU";
-    return e == cudaSuccess && n > 0 ? &device : nullptr;
+    if (e == cudaSuccess && n > 0)
+        return &device;
+    bool none = cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0;
+    *why = none               ? "no NVIDIA driver on this machine"
+           : e == cudaSuccess ? "no NVIDIA GPU on this machine"
+                              : on_gpu::message("no GPU", cudaGetErrorString(e));
+    return nullptr;
 }
