@@ -28,6 +28,7 @@ struct lab {
     struct question_list questions;  // none: accuracy is not measured
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
+    bool save; // --out is for the row that --config names
     bool done; // the flags asked for something that needs no rows, and it is done
 };
 
@@ -35,8 +36,8 @@ struct lab {
 // failure; a command line that is wrong ends the program (cli_usage_error).
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err);
-// If all went well so far: prints the table, or writes JSON and CSV where asked. Frees everything
-// in any case.
+// Prints the table, or writes JSON and CSV where asked: after a failure the rows that there are.
+// Frees everything in any case.
 bool lab_close(struct lab *lab, bool ok, struct error *err);
 
 // One configuration: a weight format, and whether activations become int8 on the fly.
@@ -46,18 +47,25 @@ struct lab_config {
 };
 
 // The model as the checkpoint stores it: "fp32", or "fp16" for either 16-bit type (the format
-// column says which). A checkpoint stored in float32 gets a second row, converted to float16, so
-// that every table has its 16-bit row.
+// column says which); of a packed one (model/packed.h) the format's label, or "mixed". A checkpoint
+// stored in float32 gets a second row, converted to float16, so that every table has its 16-bit
+// row.
 bool lab_baseline(struct lab *lab, struct error *err);
 // The linear layers of the blocks in that format (or those of --only, without those of --skip); the
 // embedding and the head stay in 16 bits.
 bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err);
 
+// Writes the model, before or after it is measured, to the folder --out and the bytes of its
+// weights' file to the row. recipe: what it was made by, or NULL.
+bool lab_save(const struct lab *lab, const struct model *m, const struct recipe *recipe,
+              struct result_row *row, struct error *err);
+
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
 
-// The whole of a phase that measures a list of configurations.
+// The whole of a phase that measures a list of configurations; --out saves the one that --config
+// names.
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
              int argc, char **argv, struct error *err);
 
