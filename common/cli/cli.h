@@ -57,6 +57,7 @@ struct cli_program {
     const char *examples;         // lines, each a command and what it does; NULL: none
     const struct cli_flag *flags; // the phase's own, beside the common ones
     size_t n_flags;
+    const char *without; // common flags it has no use for, which are refused then: "calib out"
 };
 
 // libgomp's threads wait for each other by spinning for milliseconds. Where something else runs on
@@ -66,8 +67,8 @@ struct cli_program {
 // if that or OMP_WAIT_POLICY is set already. First call in main.
 void cli_wait_briefly(char **argv);
 
-// Parses argv into o (defaults first). Handles --help and --version (prints, exits 0); on a bad
-// command line prints one line to stderr and exits 2.
+// Parses argv into o (defaults first); fails if stdout is closed. Handles --help and --version
+// (prints, exits 0); on a bad command line prints one line to stderr and exits 2.
 void cli_parse(const struct cli_program *p, int argc, char **argv, struct cli_options *o);
 
 enum cli_action { CLI_RUN, CLI_HELP, CLI_VERSION };
