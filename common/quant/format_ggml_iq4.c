@@ -1,24 +1,16 @@
 // Four-bit codes that stand for unevenly spaced values.
 //
 // Weights are bunched around 0, so steps that are narrow there and wide at the ends lose less than
-// even ones. IQ4_NL and IQ4_XS have 16 values found by experiment, MXFP4 (Open Compute's
-// microscaling) those that a float of four bits can have: sign, two bits of exponent, one of
-// mantissa.
+// even ones. IQ4_NL and IQ4_XS share 16 values, MXFP4 has those of a four-bit float.
 //
-//     IQ4  -127 -104 -83 -65 -49 -35 -22 -10   1  13  25  38  53  69  89 113     code 0 … 15
-//     FP4  0 0.5 1 1.5 2 3 4 6  (codes 0 … 7), the same below 0 (codes 8 … 15)
+//     code    0    1   2   3   4   5   6   7  8  9 10 11 12 13 14  15
+//     IQ4  -127 -104 -83 -65 -49 -35 -22 -10  1 13 25 38 53 69 89 113
+//     FP4     0  0.5   1 1.5   2   3   4   6  codes 8 … 15: the same, negative
 //
-//     byte    0   1   2                 18
-//     IQ4_NL  | d     | nibbles 16      |                          w = d * value, 4.5 bits
-//     MXFP4   | e | nibbles 16      |                              w = 2^(e - 127) * value, 4.25
-//
-//     byte    0   2          4             8                        136
-//     IQ4_XS  | d | s high 2 | s low 4     | nibbles, 8 times 16    |     w = d * s * value, 4.25
-//
-// Nibbles as in Q4_0: byte j of 16 has the codes of weights j (below) and j + 16. IQ4_XS is a
-// super-block of eight groups of 32, whose scales -32 … 31 are stored with 32 added: the four low
-// bits of group g in half of byte g / 2 (even groups below), the two high bits at bit 2 * g of a
-// little-endian number.
+//             value                  bytes                       bits per weight
+//     IQ4_NL  d * value              2 + 16            =  18     4.5
+//     IQ4_XS  d * scale[g] * value   2 + 2 + 4 + 128   = 136     4.25
+//     MXFP4   2^(e - 127) * value    1 + 16            =  17     4.25
 #include "quant/format_ggml_search.h"
 
 static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
@@ -26,24 +18,11 @@ static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
 // Twice the values, so that they are whole; the scale makes up for it.
 static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
-// 2^(e - 128), half of what e stands for; the two smallest are subnormal.
-static inline float fp4_scale(uint8_t e) {
-    return f32_from_bits(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
-}
-
-// The e whose largest value, 6 * 2^(e - 127), has the exponent of the largest weight. It may be
-// up to a third too small for it; log2f rounds, so the reference and we take the next e already a
-// hair below a power of two.
-static inline uint8_t fp4_exponent(float largest) {
-    float e = largest > 0 ? floorf(log2f(largest)) - 2 + 127 : 0;
-    return (uint8_t)(e > 0 ? e : 0);
-}
-
-// e + step, within 0 … 254; 255 would be NaN.
-static inline uint8_t fp4_near(int e, int step) {
-    return (uint8_t)(e + step < 0 ? 0 : e + step > 254 ? 254 : e + step);
-}
-
+// IQ4_NL: a float16 and 32 nibbles, byte j with the codes of weights j and j + 16.
+//
+//     byte          0   1     2     3           17
+//     bits 7 … 4  |   d     | w16 | w17 |  …  | w31 |
+//     bits 3 … 0  | float16 | w0  | w1  |  …  | w15 |
 static inline int code_of(const uint8_t *qs, size_t i) {
     return i < 16 ? qs[i] & 15 : qs[i - 16] >> 4;
 }
@@ -52,6 +31,13 @@ static float value_iq4_nl(const uint8_t *block, size_t i) {
     return ggml_load_f16(block) * (float)iq4_values[code_of(block + 2, i)];
 }
 
+// IQ4_XS: a super-block of eight groups of 32. Scales have six bits and stand for scale[g] + 32,
+// -32 … 31: the two high bits of group g from bit 2 g of a number of two bytes on, the four low
+// bits in half a byte. Then 16 bytes of nibbles per group, as above.
+//
+//     byte          0   1     2       3       4    5    6    7    8         24        …   120
+//     bits 7 … 4  |   d     | s3 s2 | s7 s6 | s1 | s3 | s5 | s7 | group 0 | group 1 | … | group 7 |
+//     bits 3 … 0  | float16 | s1 s0 | s5 s4 | s0 | s2 | s4 | s6 | nibbles | nibbles | … | nibbles |
 static inline float scale_iq4_xs(const uint8_t *block, size_t g) {
     int low = block[4 + g / 2] >> g % 2 * 4 & 15, high = ggml_load16(block + 2) >> 2 * g & 3;
     return ggml_load_f16(block) * (float)((low | high << 4) - 32);
@@ -62,8 +48,32 @@ static float value_iq4_xs(const uint8_t *block, size_t i) {
     return scale_iq4_xs(block, g) * (float)iq4_values[code_of(block + 8 + 16 * g, i % 32)];
 }
 
+// MXFP4, Open Compute's microscaling: one byte of exponent, which is all there is of the scale.
+//
+//     byte          0   1     2           16
+//     bits 7 … 4  |   | w16 | w17 |  …  | w31 |     a code: sign | exponent | mantissa
+//     bits 3 … 0  | e | w0  | w1  |  …  | w15 |       bits  3      2 1        0
+//
+// 2^(e - 128), half of what e stands for; the two smallest are subnormal.
+static inline float fp4_scale(uint8_t e) {
+    return f32_from_bits(e < 2 ? 0x00200000u << e : (e - 1u) << 23);
+}
+
 static float value_mxfp4(const uint8_t *block, size_t i) {
     return fp4_scale(block[0]) * (float)fp4_values[code_of(block + 1, i)];
+}
+
+// The e with which the largest weight has the exponent of the largest value, 6 = 1.5 * 2^2; a
+// weight may be up to a third larger than that. Just below a power of two log2f may round up to it;
+// the reference has the same.
+static inline uint8_t fp4_exponent(float largest) {
+    float e = largest > 0 ? floorf(log2f(largest)) - 2 + 127 : 0;
+    return (uint8_t)(e > 0 ? e : 0);
+}
+
+// e + step, within 0 … 254; 255 would be NaN.
+static inline uint8_t fp4_near(int e, int step) {
+    return (uint8_t)(e + step < 0 ? 0 : e + step > 254 ? 254 : e + step);
 }
 
 #define SIMD_BODY "quant/format_ggml_iq4_simd.h"

@@ -152,7 +152,7 @@ INLINE bool encode_range(const float *w, size_t k, int bits, uint8_t *out,
         if (!isfinite(largest_of(x)))
             return ggml_fail(why, col, NAN);
         struct range32 range = range_of(x, w + col);
-        float d = (range.hi - range.lo) / (float)most;
+        float d = range.hi > range.lo ? (range.hi - range.lo) / (float)most : 0;
         if (!isfinite(ggml_store_f16(out, d)))
             return ggml_fail(why, col, d);
         if (!isfinite(ggml_store_f16(out + 2, range.lo)))
@@ -199,7 +199,7 @@ static void SIMD(round_block)(const struct legacy_type *type, const float *w, ui
     for (int i = 0; i < VECS; i++) {
         vec x = (vec_load(w + i * LANES) - m) * inverse;
         vec code = vec_round(vec_clamp(x, type->grid.lo, type->grid.hi));
-        q.v[i] = __builtin_convertvector(code, ivec) + type->zero;
+        q.v[i] = __builtin_convertvector(type->bits < 8 ? code - type->grid.lo : code, ivec);
         if (type->bits == 8)
             bytes_of_ints(q.v[i], block + i * LANES);
     }

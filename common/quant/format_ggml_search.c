@@ -62,7 +62,15 @@ static void set_super(const struct ggml_kind *kind, struct ggml_levels *l, int f
     }
 }
 
-// d and dmin that make the largest scale and minimum the last levels.
+// The smallest float16s are 2^-24 apart. There d is rounded up, never to 0: its last level must
+// still reach the largest scale.
+static float start_unit(float largest, int level_max) {
+    float d = largest / (float)level_max;
+    return d < 0x1p-20f ? ceilf(d * 0x1p24f) * 0x1p-24f : d;
+}
+
+// d and dmin that make the largest scale and minimum the last levels; a signed scale's last one is
+// the negative one.
 static void start_super(const struct ggml_kind *kind, const float *scale, const float *min,
                         struct ggml_levels *l, int first) {
     float largest = 0, largest_min = 0;
@@ -70,8 +78,9 @@ static void start_super(const struct ggml_kind *kind, const float *scale, const 
         largest = fabsf(scale[g]) > fabsf(largest) ? scale[g] : largest;
         largest_min = fmaxf(largest_min, min[g]);
     }
-    float last = kind->mins ? (float)kind->level_max : (float)-kind->level_max - 1;
-    set_super(kind, l, first, largest / last, largest_min / (float)kind->level_max);
+    float d = start_unit(fabsf(largest), kind->mins ? kind->level_max : kind->level_max + 1);
+    set_super(kind, l, first, kind->mins || largest < 0 ? d : -d,
+              start_unit(largest_min, kind->level_max));
 }
 
 // Least squares over all groups of a super-block, codes and levels as they are:

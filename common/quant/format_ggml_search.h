@@ -38,6 +38,7 @@ struct ggml_effort {
     float from, to;  // which make the last code so many times the largest weight's
     bool both_signs; // once with each sign, where codes are not symmetric
     int refits;      // times the best one is tried again with its own codes
+    int shrinks;     // times all is tried again with a minimum that is a tenth smaller
     int rounds;      // of levels and d, after the first
     int reach;       // levels tried on each side of the nearest one
 };

@@ -186,9 +186,11 @@ INLINE void search_min_with(const struct ggml_tile *t, float most, bool positive
             lo = vec_min(lo, vec_set(0));
         vec range = hi - lo;
         struct found best = {range / most, -lo, vec_set(INFINITY)};
-        for (int i = 0; i < e->tries + e->refits; i++) {
-            vec s = i < e->tries ? range / (most * effort_factor(e, i)) : best.scale;
-            vec m = i < e->tries ? -lo : best.min;
+        int tries = e->tries * (1 + e->shrinks);
+        for (int i = 0; i < tries + e->refits; i++) {
+            bool again = i >= tries;
+            vec s = again ? best.scale : range / (most * effort_factor(e, i % e->tries));
+            vec m = again ? best.min : lo * (0.1f * (float)(i / e->tries) - 1.0f);
             struct min_sums sums = sum_min(t, g, most, weighted, s, m);
             vec error = fit_min(&sums, positive, &s, &m);
             keep_better(&best, s, m, error);

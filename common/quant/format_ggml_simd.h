@@ -125,13 +125,14 @@ INLINE float largest_of(struct weights32 x) {
     return f32_from_bits((uint32_t)(a > b ? a : b));
 }
 
-// The weight of that magnitude, the first if there are several. w: where x was loaded from.
+// The weight of that magnitude, the first if there are several; 0, not -0, if all are zeros. w:
+// where x was loaded from.
 INLINE float largest_signed(struct weights32 x, const float *w) {
     float largest = largest_of(x);
     uint32_t where = 0;
     for (int i = 0; i < VECS; i++)
         where |= lane_bits((vec)((ivec)x.v[i] & 0x7fffffff) == largest) << i * LANES;
-    return where ? w[__builtin_ctz(where)] : largest; // a NaN equals nothing
+    return where && largest > 0 ? w[__builtin_ctz(where)] : largest; // a NaN equals nothing
 }
 
 // Codes j and j + 16 in byte j.
