@@ -23,7 +23,7 @@ struct cli_options {
     const char *text, *calib, *choices, *prompt, *system;
     const char *json, *csv, *out;
     const char *tokens, *logits, *config, *tokenize, *detokenize;
-    const char *only, *skip;
+    const char *only, *skip, *recipe;
     size_t ctx;   // 0: 2048, or the model's own limit if smaller
     size_t limit; // 0: all tokens
     enum ppl_mode ppl_mode;

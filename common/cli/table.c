@@ -24,6 +24,9 @@ static const struct {
      "blocks]"},
     {"skip", "PATTERNS", CLI_TEXT, AT(options.skip), 1, 0, NULL, "Model",
      "leave tensors that match as they are [none]"},
+    {"recipe", "FILE", CLI_TEXT, AT(options.recipe), 1, 0, NULL, "Model",
+     "one more row, named after the file: lines of 'pattern format', first match wins; phase 5 "
+     "writes one"},
     {"search", NULL, CLI_FLAG, AT(options.search), 0, 0, NULL, "Model",
      "integer formats: look for the scales of least squared error instead of those that the largest "
      "weights set; takes longer"},

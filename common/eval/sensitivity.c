@@ -21,6 +21,7 @@ struct analysis {
     struct probe probe;
     struct layer_inputs inputs;
     size_t anchors, checks, others; // checks still to do among the cells that are no anchors
+    bool search;
     struct random random;
     bool *is_anchor; // [n_formats]
     sensitivity_progress *progress;
@@ -223,7 +224,8 @@ static struct model *with_format(const struct analysis *a, size_t tensor, size_t
     *fits = f->bytes(f, t->n, t->k, &bytes);
     if (!*fits || !recipe_add(&r, t->name, f, err))
         return NULL;
-    struct model *m = model_quantize(a->m, &r, false, &stats, NULL, NULL, err);
+    const struct quantize_options how = {.search = a->search};
+    struct model *m = model_quantize_with(a->m, &r, &how, &stats, err);
     recipe_free(&r);
     return m;
 }
@@ -421,6 +423,7 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
         struct sensitivity_options o = choose_options(options, m, s->n_tensors, n_formats);
         a.anchors = o.anchors;
         a.checks = o.checks;
+        a.search = o.search;
         a.others = s->n_tensors * (n_formats > o.anchors ? n_formats - o.anchors : 0);
         ok = probe_open(&a.probe, m, m, tokens, n_tokens, o.tokens, o.window, err) &&
              check_probe(&a, err) && layer_inputs_init(&a.inputs, &a.probe, err);

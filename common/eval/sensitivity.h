@@ -65,6 +65,7 @@ struct sensitivity_options {
     size_t anchors;        // formats measured per tensor; 0: all if that is quick, else 3 or 1
     size_t checks;         // other cells measured to check the estimates; 0: 32 (or all there are)
     bool blocks_only;      // leave out the embedding and the head
+    bool search;           // round with scales of least error (struct quant_hints)
 };
 
 // done and total count units of work; what: the tensor at hand.

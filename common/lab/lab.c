@@ -11,6 +11,7 @@
 #include "core/memory.h"
 #include "io/hub.h"
 #include "lab/measure.h"
+#include "lab/mixed.h"
 #include "model/arch.h"
 #include "text/chat.h"
 
@@ -205,7 +206,7 @@ static bool load_model(struct lab *lab, struct error *err) {
     lab->model = model_load(lab->folder, err);
     if (lab->model && (lab->options.only || lab->options.skip))
         check_patterns(lab);
-    return lab->model != NULL;
+    return lab->model && (!lab->options.recipe || lab_read_recipe(lab, err));
 }
 
 static bool open_model(struct lab *lab, struct error *err) {
@@ -271,6 +272,7 @@ bool lab_close(struct lab *lab, bool ok, struct error *err) {
     token_list_free(&lab->prompt);
     tokenizer_free(lab->tokenizer);
     model_free(lab->model);
+    recipe_free(&lab->recipe);
     free(lab->folder);
     return ok;
 }
@@ -300,9 +302,8 @@ static void show_quantize(void *user, size_t done, size_t total) {
     progress_update(user, done, total, NULL);
 }
 
-// A row whose weights are made from the checkpoint's by a recipe.
-static bool recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_activations,
-                       const char *label, const char *format, struct error *err) {
+bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_activations,
+                    const char *label, const char *format, struct error *err) {
     struct quantize_stats stats;
     struct progress p;
     memory_peak_reset();
@@ -334,7 +335,8 @@ static bool baseline_row(struct lab *lab, struct error *err) {
     return measure_row(lab, lab->model, &row, err);
 }
 
-bool lab_baseline(struct lab *lab, struct error *err) {
+// The stored model, and its 16-bit version.
+static bool stored_rows(struct lab *lab, struct error *err) {
     bool f32 = is_f32(lab), only_logits = lab->options.tokens;
     // The stored model is every row's reference: --config does not leave it out, --tokens does.
     if ((wanted(lab, f32 ? "fp32" : "fp16") || !only_logits) && !baseline_row(lab, err))
@@ -344,9 +346,16 @@ bool lab_baseline(struct lab *lab, struct error *err) {
     struct recipe r;
     if (!recipe_parse(&r, "* f16", "fp16", err))
         return false;
-    bool ok = recipe_row(lab, &r, false, "fp16", "f16", err);
+    bool ok = lab_recipe_row(lab, &r, false, "fp16", "f16", err);
     recipe_free(&r);
     return ok;
+}
+
+bool lab_baseline(struct lab *lab, struct error *err) {
+    if (!stored_rows(lab, err))
+        return false;
+    const char *label = lab_recipe_label(lab);
+    return !label || lab->done || !wanted(lab, label) || lab_mixed(lab, &lab->recipe, label, err);
 }
 
 // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
@@ -371,7 +380,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     bool ok = !is_f32(lab) || keep_in_f16(&r, err);
     if (lab->options.search && format->dtype == DTYPE_BLOCK && format->span != SPAN_TENSOR)
         strncat(label, " search", sizeof label - strlen(label) - 1);
-    ok = ok && recipe_row(lab, &r, config.int8_activations, label, format->name, err);
+    ok = ok && lab_recipe_row(lab, &r, config.int8_activations, label, format->name, err);
     recipe_free(&r);
     return ok;
 }
@@ -379,7 +388,9 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 // A --config that names no row is noticed before minutes are spent on the baseline.
 static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
                          struct error *err) {
-    bool found = wanted(lab, "fp16") || (is_f32(lab) && wanted(lab, "fp32"));
+    const char *recipe = lab_recipe_label(lab);
+    bool found = wanted(lab, "fp16") || (is_f32(lab) && wanted(lab, "fp32")) ||
+                 (recipe && wanted(lab, recipe));
     for (size_t i = 0; i < n; i++) {
         char label[96];
         if (!config_label(configs[i], label, err))

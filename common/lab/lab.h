@@ -26,6 +26,7 @@ struct lab {
     struct tokenizer *tokenizer;
     struct token_list text, prompt;
     struct question_list questions;  // none: accuracy is not measured
+    struct recipe recipe;            // of --recipe; without rules: none
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
     bool done; // the flags asked for something that needs no rows, and it is done
@@ -47,12 +48,15 @@ struct lab_config {
 
 // The model as the checkpoint stores it: "fp32", or "fp16" for either 16-bit type (the format
 // column says which). A checkpoint stored in float32 gets a second row, converted to float16, so
-// that every table has its 16-bit row.
+// that every table has its 16-bit row. --recipe adds its row behind them.
 bool lab_baseline(struct lab *lab, struct error *err);
 // The linear layers of the blocks in that format (or those of --only, without those of --skip); the
 // embedding and the head stay in 16 bits.
 bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err);
 
+// One row for the weights that a recipe makes of the checkpoint's; format: its column.
+bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_activations,
+                    const char *label, const char *format, struct error *err);
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
