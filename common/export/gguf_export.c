@@ -99,7 +99,7 @@ static bool make_matrix(struct job *job, struct gguf_plan_tensor *t, struct erro
         return true;
     }
     const struct matrix_source source = {t->n, t->k, t, read_rows};
-    const struct quant_hints hints = {.search = job->options->search};
+    const struct quant_hints hints = {.search = job->options->search || t->search};
     if (t->asked && !t->asked->gguf_type && !measure_asked(t, &source, &t->asked_cost, err))
         return false;
     return matrix_quantize(&source, t->format, &hints, job->buffer, &t->cost, err);
@@ -126,24 +126,43 @@ static bool write_tensor(struct job *job, struct gguf_plan_tensor *t) {
 }
 
 // A model that came from a GGUF file keeps all that the file says, also what we do not know.
-static bool put_keys(struct job *job, const struct tokenizer *tokenizer) {
-    const struct model *m = job->plan->model;
+static bool put_keys(struct gguf_writer *w, const struct gguf_plan *plan,
+                     const struct tokenizer *tokenizer, const char *name, struct error *err) {
+    const struct model *m = plan->model;
     if (m->gguf) {
-        gguf_put_same(&job->w, job->plan, &m->gguf->file);
+        gguf_put_same(w, plan, &m->gguf->file);
         return true;
     }
-    gguf_put_model(&job->w, job->plan, job->options->name);
-    return gguf_put_tokenizer(&job->w, tokenizer, &m->config, job->err);
+    gguf_put_model(w, plan, name);
+    return gguf_put_tokenizer(w, tokenizer, &m->config, err);
 }
 
-static bool put_heads(struct job *job) {
+static bool put_heads(struct gguf_writer *w, const struct gguf_plan *plan, struct error *err) {
+    for (size_t i = 0; i < plan->n_tensors; i++) {
+        const struct gguf_plan_tensor *t = &plan->tensors[i];
+        const uint64_t dims[2] = {t->k ? t->k : t->n, t->n};
+        uint32_t type = (uint32_t)(t->format->gguf_type - 1);
+        if (!gguf_put_tensor(w, t->name, type, dims, t->k ? 2 : 1, t->bytes, err))
+            return false;
+    }
+    return true;
+}
+
+bool gguf_plan_file_size(const struct gguf_plan *plan, const struct tokenizer *tokenizer,
+                         const char *name, size_t *bytes, struct error *err) {
+    struct gguf_writer w;
+    if (!gguf_writer_init(&w, err))
+        return false;
+    bool ok = put_keys(&w, plan, tokenizer, name, err) && put_heads(&w, plan, err);
+    *bytes = gguf_writer_size(&w);
+    gguf_writer_abort(&w);
+    return ok;
+}
+
+static bool make_buffer(struct job *job) {
     size_t largest = 0;
     for (size_t i = 0; i < job->plan->n_tensors; i++) {
         const struct gguf_plan_tensor *t = &job->plan->tensors[i];
-        const uint64_t dims[2] = {t->k ? t->k : t->n, t->n};
-        uint32_t type = (uint32_t)(t->format->gguf_type - 1);
-        if (!gguf_put_tensor(&job->w, t->name, type, dims, t->k ? 2 : 1, t->bytes, job->err))
-            return false;
         if (t->bytes > largest && !(t->k && is_whole(t)))
             largest = t->bytes;
         job->total += t->bytes;
@@ -158,13 +177,13 @@ bool gguf_export(struct gguf_plan *plan, const struct tokenizer *tokenizer,
     struct job job = {.plan = plan, .options = options, .err = err};
     if (!gguf_writer_open(&job.w, path, err))
         return false;
-    bool ok = put_keys(&job, tokenizer) && put_heads(&job) && gguf_writer_begin(&job.w, err);
+    bool ok = put_keys(&job.w, plan, tokenizer, options->name, err) &&
+              put_heads(&job.w, plan, err) && make_buffer(&job) && gguf_writer_begin(&job.w, err);
     for (size_t i = 0; ok && i < plan->n_tensors; i++)
         ok = write_tensor(&job, &plan->tensors[i]);
     if (ok && file_bytes)
         *file_bytes = gguf_writer_size(&job.w);
-    if (ok)
-        ok = gguf_writer_commit(&job.w, err);
+    ok = ok && gguf_writer_commit(&job.w, err);
     gguf_writer_abort(&job.w);
     free(job.buffer);
     return ok;

@@ -32,6 +32,7 @@ struct gguf_plan_tensor {
     enum gguf_type_number wanted;      // by the mix, or the type nearest to `asked`
     const struct quant_format *format; // what it becomes: `wanted`, or what fits the rows instead
     size_t bytes;
+    bool search; // the recipe says so
 
     // Found when it is written; all 0 for vectors.
     struct matrix_error cost;       // of `format`
@@ -47,17 +48,23 @@ struct gguf_plan {
     float *rope_factors; // [D/2] what each frequency is divided by (llama3); or NULL
 };
 
-// All matrices by a preset's mix; norms and biases in float32. The model must outlive the plan.
+// Matrices by a preset's mix, norms and biases in float32. only, skip: patterns of the checkpoint's
+// names, or NULL; matrices that they leave out stay as they are. The model must outlive the plan.
 bool gguf_plan_preset(struct gguf_plan *plan, const struct model *m,
-                      const struct gguf_preset *preset, struct error *err);
-// Matrices by a recipe, whose patterns are tried on the checkpoint's names and on GGUF's; what it
-// keeps stays as the checkpoint has it (or becomes float16, if GGUF has no such type).
+                      const struct gguf_preset *preset, const char *only, const char *skip,
+                      struct error *err);
+// Matrices by a recipe. What it keeps stays as the checkpoint has it (or becomes float16, if GGUF
+// has no such type); formats that GGUF has not become the nearest type.
 bool gguf_plan_recipe(struct gguf_plan *plan, const struct model *m, const struct recipe *recipe,
                       struct error *err);
 void gguf_plan_free(struct gguf_plan *plan);
 
 // Weights and bytes of the matrices that are quantized; where none is, of all matrices.
 void gguf_plan_sizes(const struct gguf_plan *plan, size_t *weights, size_t *bytes);
+
+// Bytes of the file that would be written.
+bool gguf_plan_file_size(const struct gguf_plan *plan, const struct tokenizer *tokenizer,
+                         const char *name, size_t *bytes, struct error *err);
 
 struct gguf_export_options {
     const char *name; // general.name

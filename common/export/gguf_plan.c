@@ -216,31 +216,35 @@ static struct gguf_mix mix_of(const struct gguf_plan *plan) {
     return (struct gguf_mix){c->n_layers, c->n_heads / c->n_kv_heads, c->tied, is_70b};
 }
 
-static bool apply_preset(struct gguf_plan *plan, const struct gguf_preset *preset,
-                         struct error *err) {
+static enum gguf_type_number type_of(const struct quant_format *f) {
+    return f->gguf_type ? (enum gguf_type_number)(f->gguf_type - 1) : gguf_nearest_type(f);
+}
+
+// A matrix that is not to be quantized.
+static const struct quant_format *kept_format(const struct gguf_plan_tensor *t) {
+    const struct quant_format *f = t->parts[0]->format;
+    return f->gguf_type ? f : quant_format_of_dtype(DTYPE_F16);
+}
+
+static bool is_kept(const struct gguf_plan_tensor *t, const char *only, const char *skip) {
+    return (only && !pattern_match(only, t->source)) || (skip && pattern_match(skip, t->source));
+}
+
+static bool apply_preset(struct gguf_plan *plan, const struct gguf_preset *preset, const char *only,
+                         const char *skip, struct error *err) {
     const struct gguf_mix mix = mix_of(plan);
     plan->file_type = preset->file_type;
     for (size_t i = 0; i < plan->n_tensors; i++) {
         struct gguf_plan_tensor *t = &plan->tensors[i];
-        if (t->k && !t->format &&
-            !set_type(t, gguf_mix_type(preset, &mix, t->role, t->layer, t->k), err))
+        if (!t->k || t->format)
+            continue;
+        enum gguf_type_number type = is_kept(t, only, skip)
+                                         ? type_of(kept_format(t))
+                                         : gguf_mix_type(preset, &mix, t->role, t->layer, t->k);
+        if (!set_type(t, type, err))
             return false;
     }
     return set_sizes(plan, err);
-}
-
-// The first rule that names it either way; *kept: it says to leave it as it is, or none does.
-static const struct quant_format *recipe_of(const struct recipe *r,
-                                            const struct gguf_plan_tensor *t) {
-    for (size_t i = 0; i < r->n_rules; i++)
-        if (pattern_match(r->rules[i].pattern, t->source) ||
-            pattern_match(r->rules[i].pattern, t->name))
-            return r->rules[i].format;
-    return NULL;
-}
-
-static enum gguf_type_number type_of(const struct quant_format *f) {
-    return f->gguf_type ? (enum gguf_type_number)(f->gguf_type - 1) : gguf_nearest_type(f);
 }
 
 // What most weights are in names the file.
@@ -264,9 +268,9 @@ static bool apply_recipe(struct gguf_plan *plan, const struct recipe *recipe, st
         struct gguf_plan_tensor *t = &plan->tensors[i];
         if (!t->k || t->format)
             continue;
-        const struct quant_format *kept = t->parts[0]->format;
-        const struct quant_format *f = recipe_of(recipe, t);
-        t->asked = f ? f : kept->gguf_type ? kept : quant_format_of_dtype(DTYPE_F16);
+        const struct recipe_rule *rule = recipe_find(recipe, t->source);
+        t->asked = rule && rule->format ? rule->format : kept_format(t);
+        t->search = rule && rule->search;
         if (!set_type(t, type_of(t->asked), err))
             return false;
     }
@@ -275,8 +279,9 @@ static bool apply_recipe(struct gguf_plan *plan, const struct recipe *recipe, st
 }
 
 bool gguf_plan_preset(struct gguf_plan *plan, const struct model *m,
-                      const struct gguf_preset *preset, struct error *err) {
-    bool ok = list_tensors(plan, m, err) && apply_preset(plan, preset, err);
+                      const struct gguf_preset *preset, const char *only, const char *skip,
+                      struct error *err) {
+    bool ok = list_tensors(plan, m, err) && apply_preset(plan, preset, only, skip, err);
     if (!ok)
         gguf_plan_free(plan);
     return ok;

@@ -79,15 +79,23 @@ static void remove_leftovers(const char *path) {
     free(folder);
 }
 
-bool gguf_writer_open(struct gguf_writer *w, const char *path, struct error *err) {
+bool gguf_writer_init(struct gguf_writer *w, struct error *err) {
     *w = (struct gguf_writer){0};
-    remove_leftovers(path);
-    if (!file_writer_open(&w->file, path, err))
-        return false;
-    if (w->file.temporary && (w->keys = open_memstream(&w->key_bytes, &w->key_size)) &&
-        (w->infos = open_memstream(&w->info_bytes, &w->info_size)))
+    w->keys = open_memstream(&w->key_bytes, &w->key_size);
+    w->infos = open_memstream(&w->info_bytes, &w->info_size);
+    if (w->keys && w->infos)
         return true;
-    error_set(err, w->file.temporary ? "%s: out of memory" : "%s: not a regular file", path);
+    gguf_writer_abort(w);
+    return error_set(err, "out of memory for a GGUF file's metadata");
+}
+
+bool gguf_writer_open(struct gguf_writer *w, const char *path, struct error *err) {
+    if (!gguf_writer_init(w, err))
+        return false;
+    remove_leftovers(path);
+    if (file_writer_open(&w->file, path, err) &&
+        (w->file.temporary || error_set(err, "%s: not a regular file", path)))
+        return true;
     gguf_writer_abort(w);
     return false;
 }
@@ -199,13 +207,17 @@ static bool pad_up(size_t size, size_t *padded) {
     return true;
 }
 
+static const char *path_of(const struct gguf_writer *w) {
+    return w->file.path ? w->file.path : "GGUF";
+}
+
 static bool check_name(const struct gguf_writer *w, const char *name, struct error *err) {
     if (!*name || strlen(name) >= GGUF_NAME_SIZE)
-        return error_set(err, "%s: tensor name '%s', expected 1 to %d bytes", w->file.path, name,
+        return error_set(err, "%s: tensor name '%s', expected 1 to %d bytes", path_of(w), name,
                          GGUF_NAME_SIZE - 1);
     for (size_t i = 0; i < w->n_tensors; i++)
         if (strcmp(w->tensors[i].name, name) == 0)
-            return error_set(err, "%s: tensor '%s' twice", w->file.path, name);
+            return error_set(err, "%s: tensor '%s' twice", path_of(w), name);
     return true;
 }
 
@@ -215,10 +227,10 @@ bool gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t type, con
     if (!check_name(w, name, err))
         return false;
     if (n_dims < 1 || n_dims > TENSOR_MAX_DIMS)
-        return error_set(err, "%s: tensor '%s' has %d dimensions, expected 1 to %d", w->file.path,
+        return error_set(err, "%s: tensor '%s' has %d dimensions, expected 1 to %d", path_of(w),
                          name, n_dims, TENSOR_MAX_DIMS);
     if (!pad_up(bytes, &padded) || !size_add(w->data_size, padded, &end) || end > INT64_MAX)
-        return error_set(err, "%s: tensor '%s': %zu bytes more than a file can hold", w->file.path,
+        return error_set(err, "%s: tensor '%s': %zu bytes more than a file can hold", path_of(w),
                          name, bytes);
     struct gguf_out_tensor *list =
         memory_grow(w->tensors, w->n_tensors, &w->capacity, sizeof *list, "list of tensors", err);
@@ -253,16 +265,25 @@ static bool write_zeros(struct gguf_writer *w, size_t n, struct error *err) {
     return write_bytes(w, zeros, n, err);
 }
 
+// "GGUF", the version and the two counts.
+enum { FIXED_SIZE = 24 };
+
 uint64_t gguf_writer_size(const struct gguf_writer *w) {
-    return w->header_size + w->data_size;
+    size_t header = w->header_size;
+    if (w->keys) { // flushing brings the sizes up to date
+        fflush(w->keys);
+        fflush(w->infos);
+        if (!pad_up(FIXED_SIZE + w->key_size + w->info_size, &header))
+            return UINT64_MAX;
+    }
+    return header + w->data_size;
 }
 
 // Everything before the data, in one piece.
 static unsigned char *make_header(struct gguf_writer *w, size_t *size, struct error *err) {
     const uint64_t counts[2] = {w->n_tensors, w->n_keys};
     const uint32_t version = GGUF_VERSION;
-    size_t fixed = 4 + sizeof version + sizeof counts;
-    if (!pad_up(fixed + w->key_size + w->info_size, size)) {
+    if (!pad_up(FIXED_SIZE + w->key_size + w->info_size, size)) {
         error_set(err, "%s: the metadata is too large", w->file.path);
         return NULL;
     }
@@ -272,8 +293,8 @@ static unsigned char *make_header(struct gguf_writer *w, size_t *size, struct er
     memcpy(at, "GGUF", 4);
     memcpy(at + 4, &version, sizeof version);
     memcpy(at + 8, counts, sizeof counts);
-    memcpy(at + fixed, w->key_bytes, w->key_size);
-    memcpy(at + fixed + w->key_size, w->info_bytes, w->info_size);
+    memcpy(at + FIXED_SIZE, w->key_bytes, w->key_size);
+    memcpy(at + FIXED_SIZE + w->key_size, w->info_bytes, w->info_size);
     return header;
 }
 

@@ -43,6 +43,8 @@ struct gguf_writer {
     uint64_t header_hash;
 };
 
+// In memory only: to find out how large the file would be.
+bool gguf_writer_init(struct gguf_writer *w, struct error *err);
 // Writes go to "<path>.tmp.<pid>". What runs that were killed left of that path is removed.
 bool gguf_writer_open(struct gguf_writer *w, const char *path, struct error *err);
 // Removes what was written; safe after commit, and on a zeroed struct.
@@ -70,7 +72,8 @@ bool gguf_put_tensor(struct gguf_writer *w, const char *name, uint32_t type, con
 // All heads are known: writes them. Where the file system can, it reserves the whole file, so that
 // a disk that is too small is noticed now.
 bool gguf_writer_begin(struct gguf_writer *w, struct error *err);
-uint64_t gguf_writer_size(const struct gguf_writer *w); // of the whole file, after begin
+// Of the whole file, by what has been put so far.
+uint64_t gguf_writer_size(const struct gguf_writer *w);
 // The next tensor's data, all of it, in the order of the heads.
 bool gguf_write_tensor(struct gguf_writer *w, const void *data, size_t bytes, struct error *err);
 // When all data is there: flushes it, reads the file back and compares it with what was written,

@@ -6,30 +6,34 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/file.h"
 #include "core/memory.h"
 #include "core/timer.h"
-#include "export/gguf_export.h"
 #include "export/gguf_report.h"
-#include "lab/lab.h"
+#include "lab/analysis.h"
 #include "lab/measure.h"
+#include "targets.h"
 
 static struct {
-    const char *type, *recipe;
-    bool search, dry_run;
-} flags;
+    struct target_flags target;
+    bool dry_run;
+} flags = {.target = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
 
 static const struct cli_flag own_flags[] = {
-    {"type", "NAMES", CLI_TEXT, &flags.type, 1, 0, NULL,
+    {"type", "NAMES", CLI_TEXT, &flags.target.types, 1, 0, NULL,
      "one file for each: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S "
      "Q5_K_M Q6_K IQ4_NL IQ4_XS MXFP4 F16 BF16 F32, joined by ','; or all [Q4_K_M]",
      "GGUF"},
-    {"recipe", "FILE", CLI_TEXT, &flags.recipe, 1, 0, NULL,
-     "which tensor gets which format (phase 5 writes such files), in place of --type", "GGUF"},
-    {"search", NULL, CLI_FLAG, &flags.search, 0, 0, NULL,
-     "look for the scales of least error: slower to write, as large, more accurate", "GGUF"},
+    {"bits", "F", CLI_FLOAT, &flags.target.bits, 1, 32, NULL,
+     "the best mix of --formats with so many bits a weight: every tensor is measured in every "
+     "format first",
+     "GGUF"},
+    {"size", "SIZE", CLI_TEXT, &flags.target.size, 1, 0, NULL,
+     "the best mix for a file of at most this size (900MB, 1.9GB, 2GiB)", "GGUF"},
+    {"formats", "LIST", CLI_TEXT, &flags.target.formats, 1, 0, NULL,
+     "what --bits and --size choose from [q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0]",
+     "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
      "show every tensor's type and size, and write nothing", "GGUF"},
 };
@@ -42,117 +46,11 @@ static const struct cli_program program = {
                 "./phase7 --model qwen2.5-3b --type Q4_0,Q4_K_M  two files, measured side by side\n"
                 "./phase7 --model qwen2.5-3b --dry-run           what would be written\n"
                 "./phase7 --recipe best.recipe --out best.gguf   the mix that phase 5 found\n"
+                "./phase7 --size 3MB                             the best mix that fits\n"
                 "llama-cli -m results/bundled/bundled-Q4_K_M.gguf\n",
     .flags = own_flags,
     .n_flags = sizeof own_flags / sizeof *own_flags,
 };
-
-// ---- what to write ----------------------------------------------------------------------------
-
-enum { MAX_FILES = 64 };
-
-// One file: of a preset, or of the recipe.
-struct target {
-    const struct gguf_preset *preset; // NULL: the recipe
-    char *path;
-};
-
-struct targets {
-    struct target items[MAX_FILES];
-    size_t n;
-    struct recipe recipe;
-};
-
-static void add_target(struct targets *t, const struct gguf_preset *preset) {
-    for (size_t i = 0; i < t->n; i++)
-        if (t->items[i].preset == preset)
-            return;
-    t->items[t->n++] = (struct target){.preset = preset};
-}
-
-// "Q4_0,q8_0" or "all". A name that is none ends the program.
-static void parse_types(struct targets *t, const char *names) {
-    if (strcmp(names, "all") == 0) {
-        for (const struct gguf_preset *p = gguf_presets; p->name; p++)
-            add_target(t, p);
-        return;
-    }
-    for (const char *s = names;; s++) {
-        size_t size = strcspn(s, ",");
-        const struct gguf_preset *p = gguf_preset_find(s, size);
-        if (!p)
-            cli_usage_error(&program, "--type is '%.*s', expected names of --help joined by ','",
-                            (int)size, s);
-        add_target(t, p);
-        s += size;
-        if (!*s)
-            return;
-    }
-}
-
-static const char *target_name(const struct target *t) {
-    return t->preset ? t->preset->name : "recipe";
-}
-
-// "qwen2.5-3b" of "Qwen/Qwen2.5-3B", "models/qwen2.5-3b/" and "qwen2.5-3b.gguf".
-static char *model_name(const struct lab *lab, struct error *err) {
-    const char *given = lab->options.model ? lab->options.model : "bundled";
-    size_t end = strlen(given);
-    while (end > 1 && given[end - 1] == '/')
-        end--;
-    size_t begin = end;
-    while (begin > 0 && given[begin - 1] != '/')
-        begin--;
-    if (end - begin > 5 && strncmp(given + end - 5, ".gguf", 5) == 0)
-        end -= 5;
-    return memory_printf(err, "%.*s", (int)(end - begin), given + begin);
-}
-
-// --out is the file, or the folder of several (or one that is there); without it
-// results/<model>/<model>-<type>.gguf.
-static char *target_path(const struct lab *lab, const char *model, const struct target *t,
-                         bool single, struct error *err) {
-    const char *out = lab->options.out;
-    bool is_file = out && single && !folder_exists(out) && out[strlen(out) - 1] != '/';
-    if (is_file)
-        return memory_strdup(out, err);
-    char *results = out ? NULL : lab_project_path("results", err), *path = NULL;
-    if (out)
-        path = memory_printf(err, "%s%s%s-%s.gguf", out, out[strlen(out) - 1] == '/' ? "" : "/",
-                             model, target_name(t));
-    else if (results)
-        path = memory_printf(err, "%s/%s/%s-%s.gguf", results, model, model, target_name(t));
-    free(results);
-    return path;
-}
-
-static bool choose_targets(struct lab *lab, struct targets *t, const char *model,
-                           struct error *err) {
-    if (flags.recipe && flags.type)
-        cli_usage_error(&program, "--type and --recipe exclude each other");
-    if (!flags.recipe)
-        parse_types(t, flags.type ? flags.type : "Q4_K_M");
-    else if (recipe_read(&t->recipe, flags.recipe, err))
-        t->items[t->n++] = (struct target){0};
-    else
-        return false;
-    for (size_t i = 0; i < t->n; i++)
-        if (!(t->items[i].path = target_path(lab, model, &t->items[i], t->n == 1, err)))
-            return false;
-    return true;
-}
-
-static void targets_free(struct targets *t) {
-    for (size_t i = 0; i < t->n; i++)
-        free(t->items[i].path);
-    recipe_free(&t->recipe);
-}
-
-static bool make_plan(const struct lab *lab, const struct targets *targets, const struct target *t,
-                      struct gguf_plan *plan, struct error *err) {
-    return t->preset ? gguf_plan_preset(plan, lab->model, t->preset, err)
-                     : gguf_plan_recipe(plan, lab->model, &targets->recipe, err);
-}
 
 // ---- writing ----------------------------------------------------------------------------------
 
@@ -160,16 +58,30 @@ static void show_progress(void *user, size_t done, size_t total, const char *ten
     progress_update(user, done, total, tensor);
 }
 
+// What the linear layers of the blocks are in.
+static const char *format_name(const struct gguf_plan *plan) {
+    const struct quant_format *found = NULL;
+    for (size_t i = 0; i < plan->n_tensors; i++) {
+        const struct gguf_plan_tensor *t = &plan->tensors[i];
+        if (!t->k || t->role == GGUF_EMBEDDING || t->role == GGUF_OUTPUT)
+            continue;
+        if (found && found != t->format)
+            return "mixed";
+        found = t->format;
+    }
+    return found->name;
+}
+
 static bool write_file(struct lab *lab, const struct target *t, const char *model,
                        struct gguf_plan *plan, struct result_row *row, struct error *err) {
     struct progress p;
     struct gguf_export_options options = {
-        .name = model, .search = flags.search, .progress = show_progress, .user = &p};
+        .name = model, .search = lab->options.search, .progress = show_progress, .user = &p};
     size_t file_bytes = 0, weights, bytes;
     double start = timer_now();
     if (!folder_create_for(t->path, err))
         return false;
-    progress_start(&p, target_name(t), "B");
+    progress_start(&p, t->name, "B");
     bool ok = gguf_export(plan, lab->tokenizer, &options, t->path, &file_bytes, err);
     progress_finish(&p);
     gguf_plan_sizes(plan, &weights, &bytes);
@@ -177,44 +89,99 @@ static bool write_file(struct lab *lab, const struct target *t, const char *mode
     row->file_bytes = (double)file_bytes;
     row->bits_per_weight = 8.0 * (double)bytes / (double)weights;
     if (ok)
-        fprintf(stderr, "%s\n", t->path);
+        fprintf(stderr, "%s: %.1f MB in %.1f s, %.0f MB of memory\n", t->path,
+                (double)file_bytes / 1e6, row->quantize_s, (double)memory_use().peak / 1e6);
     return ok;
 }
 
-static bool to_stdout(const struct cli_options *o) {
-    return (o->json && strcmp(o->json, "-") == 0) || (o->csv && strcmp(o->csv, "-") == 0);
+static bool print_types(const struct lab *lab, const struct target *t, const struct gguf_plan *plan,
+                        struct error *err) {
+    const struct cli_options *o = &lab->options;
+    if ((o->json && strcmp(o->json, "-") == 0) || (o->csv && strcmp(o->csv, "-") == 0) || o->tokens)
+        return true;
+    printf("%s\n\n", t->path);
+    bool ok = gguf_print_types(plan, stdout, err);
+    printf("\n");
+    return ok;
 }
 
-static bool run_target(struct lab *lab, const struct targets *targets, const struct target *t,
-                       const char *model, struct error *err) {
+// ---- measuring --------------------------------------------------------------------------------
+
+// The file as anyone finds it.
+static bool measure_file(struct lab *lab, const struct target *t, struct result_row *row,
+                         struct error *err) {
+    struct model *m = model_load(t->path, err);
+    bool ok = m != NULL;
+    if (ok)
+        ok = measure_row(lab, m, row, err);
+    else
+        result_row_free(row);
+    model_free(m);
+    return ok;
+}
+
+static bool wanted(const struct lab *lab, const char *row) {
+    return !lab->options.config || strcmp(lab->options.config, row) == 0;
+}
+
+static bool run_target(struct lab *lab, const struct target *t, const char *model,
+                       struct error *err) {
     struct gguf_plan plan;
     struct result_row row;
-    if (!make_plan(lab, targets, t, &plan, err))
+    if (lab->done || !wanted(lab, t->name))
+        return true;
+    if (!target_plan(lab, t, &plan, err))
         return false;
-    if (flags.dry_run) {
-        printf("%s\n\n", t->path);
-        bool printed = gguf_print_tensors(&plan, stdout, err);
-        gguf_plan_free(&plan);
-        return printed;
-    }
-    result_row_init(&row, target_name(t), "");
-    bool ok = write_file(lab, t, model, &plan, &row, err);
-    if (ok && !to_stdout(&lab->options)) {
-        printf("%s\n\n", t->path);
-        ok = gguf_print_types(&plan, stdout, err);
-        printf("\n");
-    }
+    memory_peak_reset();
+    result_row_init(&row, t->name, format_name(&plan));
+    bool ok = write_file(lab, t, model, &plan, &row, err) && print_types(lab, t, &plan, err);
     gguf_plan_free(&plan);
+    if (ok)
+        return measure_file(lab, t, &row, err);
     result_row_free(&row);
-    return ok;
+    return false;
 }
 
-static bool run(struct lab *lab, struct targets *targets, const char *model, struct error *err) {
-    if (!choose_targets(lab, targets, model, err))
+static bool dry_run(struct lab *lab, const struct targets *targets, struct error *err) {
+    for (size_t i = 0; i < targets->n; i++) {
+        struct gguf_plan plan;
+        if (!target_plan(lab, &targets->items[i], &plan, err))
+            return false;
+        printf("%s%s\n\n", i ? "\n" : "", targets->items[i].path);
+        size_t bytes = 0;
+        bool ok = gguf_print_tensors(&plan, stdout, err) &&
+                  gguf_plan_file_size(&plan, lab->tokenizer, targets->model, &bytes, err);
+        printf("\n%zu bytes with metadata\n", bytes);
+        gguf_plan_free(&plan);
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+static void check_config(const struct lab *lab, const struct targets *targets) {
+    bool found = wanted(lab, "fp16") || wanted(lab, "fp32") ||
+                 (lab->options.recipe && wanted(lab, lab_recipe_label(lab)));
+    for (size_t i = 0; i < targets->n; i++)
+        found |= wanted(lab, targets->items[i].name);
+    if (!found)
+        cli_usage_error(&program, "--config is '%s', which is no row of this phase",
+                        lab->options.config);
+}
+
+static bool run(struct lab *lab, struct targets *targets, struct error *err) {
+    if (!targets_choose(targets, lab, &flags.target, err))
         return false;
-    bool ok = true;
+    if (flags.dry_run)
+        return dry_run(lab, targets, err);
+    check_config(lab, targets);
+    // --tokens needs no tokenizer, but the file does.
+    if (!lab->tokenizer && !lab->model->gguf &&
+        !(lab->tokenizer = tokenizer_load(lab->folder, err)))
+        return false;
+    bool ok = lab_baseline(lab, err);
     for (size_t i = 0; ok && i < targets->n; i++)
-        ok = run_target(lab, targets, &targets->items[i], model, err);
+        ok = run_target(lab, &targets->items[i], targets->model, err);
     return ok;
 }
 
@@ -225,11 +192,9 @@ int main(int argc, char **argv) {
     cli_wait_briefly(argv);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a message, not the end
     bool ok = lab_open(&lab, &program, argc, argv, &err);
-    char *model = ok ? model_name(&lab, &err) : NULL;
     if (ok && !lab.done)
-        ok = model && run(&lab, &targets, model, &err);
+        ok = run(&lab, &targets, &err);
     targets_free(&targets);
-    free(model);
     if (!lab_close(&lab, ok, &err))
         cli_fail(&program, &err);
     return 0;
