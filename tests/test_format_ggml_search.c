@@ -135,6 +135,52 @@ Test(format_ggml_search, importance_moves_the_error_to_where_it_matters_less) {
     free(w);
 }
 
+// What calibration never saw is still fitted, among itself.
+Test(format_ggml_search, columns_without_importance_are_not_given_up) {
+    enum { N = 16, K = 512 };
+    float *w = weights_new(N, K, 23), importance[K] = {0};
+    for (int i = 256; i < K; i++)
+        importance[i] = 1;
+    for (size_t i = 0; quant_formats[i]; i++) {
+        const struct quant_format *f = quant_formats[i];
+        if (!f->block_weights)
+            continue;
+        void *plain = quantize_hinted(f, w, N, K, true, NULL);
+        void *data = quantize_hinted(f, w, N, K, true, importance);
+        float *expected = dequantize_new(f, plain, N, K), *out = dequantize_new(f, data, N, K);
+        double bound = 0, found = 0;
+        for (size_t row = 0; row < N; row++) {
+            bound += nmse(w + row * K, expected + row * K, 256);
+            found += nmse(w + row * K, out + row * K, 256);
+        }
+        cr_assert(found <= 1.01 * bound, "%s: %g, expected %g", f->name, found, bound);
+        free(out);
+        free(expected);
+        free(data);
+        free(plain);
+    }
+    free(w);
+}
+
+// Minima cannot be negative: weights of one sign are fitted by the scale alone, measured to lose so
+// much.
+Test(format_ggml_search, weights_above_zero_need_no_minimum) {
+    enum { N = 64, K = 512 };
+    static const struct {
+        const char *name;
+        double measured;
+    } table[] = {{"q2_k", 0.01127}, {"q4_k", 0.0005749}, {"q5_k", 0.0001381}};
+    float *w = memory_alloc(N * K, sizeof *w, "weights", NULL);
+    struct random r = {4};
+    for (int i = 0; i < N * K; i++)
+        w[i] = 0.02f + 0.004f * (float)random_normal(&r);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        double found = nmse_of(quant_format_find(table[i].name), w, N, K, false);
+        cr_assert(found <= 1.0005 * table[i].measured, "%s: %.4g", table[i].name, found);
+    }
+    free(w);
+}
+
 Test(format_ggml_search, importance_that_is_no_number_does_no_harm) {
     enum { K = 512 };
     float *w = weights_new(1, K, 22), importance[K], out[K];

@@ -80,20 +80,21 @@ static inline uint8_t fp4_near(int e, int step) {
 #include "kernels/cpu/simd.h"
 
 // Values in rising order, and their middles.
-static const struct ggml_grid iq4_grid = {
-    .lo = -127,
-    .hi = 113,
-    .n = 16,
-    .values = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
-    .middles = {-115.5f, -93.5f, -74, -57, -42, -28.5f, -16, -4.5f, 7, 19, 31.5f, 45.5f, 61, 79,
-                101}};
 static const struct ggml_grid fp4_grid = {
     .lo = -12,
     .hi = 12,
     .n = 15,
     .values = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12},
     .middles = {-10, -7, -5, -3.5f, -2.5f, -1.5f, -0.5f, 0.5f, 1.5f, 2.5f, 3.5f, 5, 7, 10}};
-static const struct ggml_kind iq4_kind = {.groups = 8, .grid = iq4_grid, .level_max = 31};
+static const struct ggml_kind iq4_kind = {
+    .groups = 8,
+    .grid = {.lo = -127,
+             .hi = 113,
+             .n = 16,
+             .values = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113},
+             .middles = {-115.5f, -93.5f, -74, -57, -42, -28.5f, -16, -4.5f, 7, 19, 31.5f, 45.5f,
+                         61, 79, 101}},
+    .level_max = 31};
 static const struct ggml_effort quick = {8,           0.8f,        1.15f,     true,
                                          .refits = 1, .rounds = 1, .reach = 1};
 static const struct ggml_effort thorough = {16,          0.7f,        1.2f,      true,
@@ -110,7 +111,7 @@ static bool encode_iq4_nl(const float *w, size_t k, const struct quant_hints *hi
         size_t here = size_min((k - col) / 32, TILE);
         ggml_tile_load(&tile, w + col, importance ? importance + col : NULL, largest, 32,
                        (int)here);
-        ggml_search_scale(&tile, &iq4_grid, hints->search ? &thorough : &quick, scale);
+        ggml_search_scale(&tile, &iq4_kind.grid, hints->search ? &thorough : &quick, scale);
         for (size_t b = 0; b < here; b++, out += 18) {
             float d = ggml_store_f16(out, ggml_round_f16(scale[b]));
             SIMD_CALL(round_values, w + col + 32 * b, d, out + 2);
