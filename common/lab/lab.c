@@ -284,8 +284,7 @@ static bool is_f32(const struct lab *lab) {
     return lab->model->layers[0].q.w.dtype == DTYPE_F32;
 }
 
-// Whether --config asks for this row, or for none in particular.
-static bool wanted(const struct lab *lab, const char *label) {
+bool lab_wanted(const struct lab *lab, const char *label) {
     return !lab->options.config || strcmp(lab->options.config, label) == 0;
 }
 
@@ -339,9 +338,9 @@ static bool baseline_row(struct lab *lab, struct error *err) {
 static bool stored_rows(struct lab *lab, struct error *err) {
     bool f32 = is_f32(lab), only_logits = lab->options.tokens;
     // The stored model is every row's reference: --config does not leave it out, --tokens does.
-    if ((wanted(lab, f32 ? "fp32" : "fp16") || !only_logits) && !baseline_row(lab, err))
+    if ((lab_wanted(lab, f32 ? "fp32" : "fp16") || !only_logits) && !baseline_row(lab, err))
         return false;
-    if (!f32 || lab->done || !wanted(lab, "fp16"))
+    if (!f32 || lab->done || !lab_wanted(lab, "fp16"))
         return true;
     struct recipe r;
     if (!recipe_parse(&r, "* f16", "fp16", err))
@@ -355,7 +354,8 @@ bool lab_baseline(struct lab *lab, struct error *err) {
     if (!stored_rows(lab, err))
         return false;
     const char *label = lab_recipe_label(lab);
-    return !label || lab->done || !wanted(lab, label) || lab_mixed(lab, &lab->recipe, label, err);
+    return !label || lab->done || !lab_wanted(lab, label) ||
+           lab_mixed(lab, &lab->recipe, label, err);
 }
 
 // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
@@ -371,7 +371,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     char label[96];
     if (!config_label(config, label, err))
         return false;
-    if (lab->done || !wanted(lab, label))
+    if (lab->done || !lab_wanted(lab, label))
         return true;
     const struct quant_format *format = quant_format_find(config.format);
     struct recipe r;
@@ -389,13 +389,13 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
                          struct error *err) {
     const char *recipe = lab_recipe_label(lab);
-    bool found = wanted(lab, "fp16") || (is_f32(lab) && wanted(lab, "fp32")) ||
-                 (recipe && wanted(lab, recipe));
+    bool found = lab_wanted(lab, "fp16") || (is_f32(lab) && lab_wanted(lab, "fp32")) ||
+                 (recipe && lab_wanted(lab, recipe));
     for (size_t i = 0; i < n; i++) {
         char label[96];
         if (!config_label(configs[i], label, err))
             return false;
-        found |= wanted(lab, label);
+        found |= lab_wanted(lab, label);
     }
     if (!found)
         cli_usage_error(lab->program, "--config is '%s', which is no row of this phase",

@@ -57,6 +57,8 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 // One row for the weights that a recipe makes of the checkpoint's; format: its column.
 bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_activations,
                     const char *label, const char *format, struct error *err);
+// Whether --config asks for this row, or for none in particular.
+bool lab_wanted(const struct lab *lab, const char *label);
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
