@@ -351,8 +351,7 @@ static void stored_label(const struct lab *lab, char label[96]) {
         strcpy(label, is_f32(lab) ? "fp32" : "fp16");
 }
 
-// Whether --config asks for this row, or for none in particular.
-static bool wanted(const struct lab *lab, const char *label) {
+bool lab_wanted(const struct lab *lab, const char *label) {
     return !lab->options.config || strcmp(lab->options.config, label) == 0;
 }
 
@@ -411,7 +410,7 @@ static bool is_stored(const struct lab *lab, const char *label) {
 
 static bool baseline_row(struct lab *lab, const char *label, struct error *err) {
     struct stored s = stored_in(lab->model);
-    bool save = lab->save && wanted(lab, label);
+    bool save = lab->save && lab_wanted(lab, label);
     struct result_row row;
     memory_peak_reset();
     result_row_init(&row, label, s.format ? s.format->name : "mixed");
@@ -426,9 +425,9 @@ static bool stored_rows(struct lab *lab, struct error *err) {
     char label[96];
     stored_label(lab, label);
     // The stored model is every row's reference: --config does not leave it out, --tokens does.
-    if ((wanted(lab, label) || !only_logits) && !baseline_row(lab, label, err))
+    if ((lab_wanted(lab, label) || !only_logits) && !baseline_row(lab, label, err))
         return false;
-    if (strcmp(label, "fp32") != 0 || lab->done || !wanted(lab, "fp16"))
+    if (strcmp(label, "fp32") != 0 || lab->done || !lab_wanted(lab, "fp16"))
         return true;
     struct recipe r;
     if (!recipe_parse(&r, "* f16", "fp16", err))
@@ -442,7 +441,8 @@ bool lab_baseline(struct lab *lab, struct error *err) {
     if (!stored_rows(lab, err))
         return false;
     const char *label = lab_recipe_label(lab);
-    return !label || lab->done || !wanted(lab, label) || lab_mixed(lab, &lab->recipe, label, err);
+    return !label || lab->done || !lab_wanted(lab, label) ||
+           lab_mixed(lab, &lab->recipe, label, err);
 }
 
 // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
@@ -458,7 +458,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     char label[96];
     if (!config_label(config, label, err))
         return false;
-    if (lab->done || !wanted(lab, label) || is_stored(lab, label))
+    if (lab->done || !lab_wanted(lab, label) || is_stored(lab, label))
         return true;
     const struct quant_format *format = quant_format_find(config.format);
     struct recipe r;
@@ -499,13 +499,13 @@ static bool check_config(const struct lab *lab, const struct lab_config *configs
     char stored[96];
     const char *recipe = lab_recipe_label(lab);
     stored_label(lab, stored);
-    bool found = wanted(lab, stored) || (is_f32(lab) && wanted(lab, "fp16")) ||
-                 (recipe && wanted(lab, recipe));
+    bool found = lab_wanted(lab, stored) || (is_f32(lab) && lab_wanted(lab, "fp16")) ||
+                 (recipe && lab_wanted(lab, recipe));
     for (size_t i = 0; i < n; i++) {
         char label[96];
         if (!config_label(configs[i], label, err))
             return false;
-        found |= wanted(lab, label);
+        found |= lab_wanted(lab, label);
     }
     if (!found)
         cli_usage_error(lab->program, "--config is '%s', which is no row of this phase",

@@ -63,6 +63,8 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
 // weights' file to the row. recipe: what it was made by, or NULL.
 bool lab_save(const struct lab *lab, const struct model *m, const struct recipe *recipe,
               struct result_row *row, struct error *err);
+// Whether --config asks for this row, or for none in particular.
+bool lab_wanted(const struct lab *lab, const char *label);
 
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
