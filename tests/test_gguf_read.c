@@ -465,3 +465,17 @@ Test(gguf_read, the_only_file_of_a_folder_is_found) {
     cr_assert(strstr(err.message, "several GGUF files"), "%s", err.message);
     cr_assert_not(gguf_is_file(temp_file("c.gguf", "GGU", 3)));
 }
+
+Test(gguf_read, tensors_of_no_weights_lie_nowhere) {
+    struct gguf_bytes b = {0};
+    put_header(&b, 3, 3, 0);
+    put_tensor(&b, "a", 0, 0, 0, 0);
+    put_tensor(&b, "b", 0, 0, 2, 0);
+    put_tensor(&b, "c", 0, 8, 0, 0);
+    put_padding(&b, 32);
+    put_zeros(&b, 32);
+    struct gguf g = parsed(&b);
+    cr_assert(g.tensors[0].view.data == NULL && g.tensors[1].view.bytes == 0);
+    gguf_close(&g);
+    free(b.data);
+}

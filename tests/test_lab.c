@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gguf_model.h"
 #include "lab/lab.h"
 #include "shared.h"
 #include "temp.h"
@@ -203,11 +204,91 @@ Test(lab, patterns_that_leave_nothing_to_quantize_are_a_wrong_command_line) {
     cr_assert_eq(exit_status(model, "--skip", "*"), 2);
 }
 
-Test(lab, a_model_that_is_a_file_is_refused) {
+Test(lab, a_model_that_is_no_gguf_file_is_refused) {
     struct lab lab;
     struct error err = {0};
-    const char *path = temp_file("model.gguf", "GGUF", 4);
+    const char *path = temp_file("model.gguf", "{}", 2);
     cr_assert_not(lab_with(&lab, &err, path, WORDS("--text", path)));
-    cr_assert(strstr(err.message, "model.gguf: a file; expected a folder"), "%s", err.message);
+    cr_assert(strstr(err.message, "model.gguf: no GGUF file; expected one"), "%s", err.message);
+    lab_close(&lab, false, &err);
+}
+
+// ---- GGUF files ---------------------------------------------------------------------------------
+
+// A fixture as a GGUF file, alone in the temporary folder.
+static const char *write_gguf(const char *folder, const char *format) {
+    struct error err = {0};
+    struct model *m = model_load(folder, &err);
+    cr_assert_not_null(m, "%s", err.message);
+    struct gguf_bytes b =
+        gguf_of_model(m, folder, "llama-bpe", format ? quant_format_find(format) : NULL);
+    model_free(m);
+    const char *path = temp_file("only.gguf", b.data, b.size);
+    free(b.data);
+    return path;
+}
+
+// Text, perplexity and a generated continuation come out of one file; as they do from the folder.
+Test(lab, a_gguf_file_is_measured_like_its_checkpoint) {
+    const char *folder = shared_path("fixtures/llama-untied-f16-sharded");
+    struct result_row rows[2];
+    const char *models[] = {folder, write_gguf(folder, NULL)};
+    for (size_t i = 0; i < 2; i++) {
+        struct lab lab;
+        struct error err = {0};
+        cr_assert(lab_with(&lab, &err, models[i],
+                           WORDS("--text", text_of(folder), "--ctx", "32", "--prompt", "a b",
+                                 "--max-tokens", "8")),
+                  "%s", err.message);
+        cr_assert(lab_baseline(&lab, &err), "%s", err.message);
+        cr_assert_str_eq(lab.table.rows[0].config, "fp16");
+        rows[i] = lab.table.rows[0];
+        rows[i].text = strdup(rows[i].text);
+        lab_close(&lab, false, &err);
+    }
+    cr_assert_float_eq(rows[0].nll, rows[1].nll, 1e-9);
+    cr_assert(rows[0].ppl_tokens == rows[1].ppl_tokens && rows[0].ppl_tokens > 50);
+    cr_assert_str_eq(rows[0].text, rows[1].text);
+    free((char *)(uintptr_t)rows[0].text);
+    free((char *)(uintptr_t)rows[1].text);
+}
+
+// Named after its format, with its bits; and rows of other formats are made from it.
+Test(lab, a_quantized_gguf_file_is_the_baseline) {
+    struct lab lab;
+    const char *folder = shared_path("fixtures/llama-untied-f16-sharded");
+    write_gguf(folder, "q8_0");
+    temp_file("text.txt", "Once upon a time there was a file of a few words, and then no more.",
+              67);
+    measure_int8(&lab, temp_folder(), "--limit", "40"); // the folder's only GGUF file
+    cr_assert_eq(lab.table.n_rows, 2);
+    cr_assert_str_eq(lab.table.rows[0].config, quant_format_find("q8_0")->label);
+    cr_assert_str_eq(lab.table.rows[0].format, "q8_0");
+    cr_assert_float_eq(lab.table.rows[0].bits_per_weight, 8.5, 1e-9);
+    cr_assert_str_eq(lab.table.rows[1].format, "int8");
+    cr_assert(lab.table.rows[1].kld_mean > 0 && lab.table.rows[1].kld_mean < 0.1);
+    lab_close(&lab, false, &(struct error){0});
+}
+
+Test(lab, a_vocabulary_is_enough_to_tokenize, .init = cr_redirect_stdout) {
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("data/tokenizers/ggml-vocab-llama-spm.gguf");
+    const char *path = temp_file("text", "Hello, world", 12);
+    bool ok = lab_with(&lab, &err, model, WORDS("--tokenize", path));
+    cr_assert(ok, "%s", err.message);
+    cr_assert(lab_close(&lab, ok, &err));
+    detokenize(model, "15043 29892 3186");
+    fflush(stdout);
+    cr_assert_stdout_eq_str("15043 29892 3186\nHello, world");
+}
+
+Test(lab, a_vocabulary_is_no_model) {
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("data/tokenizers/ggml-vocab-llama-spm.gguf");
+    cr_assert_not(lab_with(&lab, &err, model, WORDS("--text", model)));
+    cr_assert(strstr(err.message, "ggml-vocab-llama-spm.gguf: "), "%s", err.message);
+    cr_assert(strstr(err.message, "has no tensors, only metadata"), "%s", err.message);
     lab_close(&lab, false, &err);
 }

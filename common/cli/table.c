@@ -16,7 +16,7 @@ static const struct {
     const char *initial, *group, *help;
 } common[] = {
     {"model", "M", CLI_TEXT, AT(options.model), 1, 0, NULL, "Model",
-     "a name (see below) or a folder in the Hugging Face layout [the bundled one]"},
+     "a name (see below), a folder in the Hugging Face layout or a .gguf file [the bundled one]"},
     {"config", "NAME", CLI_TEXT, AT(options.config), 1, 0, NULL, "Model",
      "only this row of the table, named as it is there, e.g. 'int4 group 128'"},
     {"only", "PATTERNS", CLI_TEXT, AT(options.only), 1, 0, NULL, "Model",

@@ -259,8 +259,8 @@ static bool check_overlaps(const struct gguf *g, size_t first, const char *path,
     qsort(order, n, sizeof *order, compare_data);
     bool ok = true;
     for (size_t i = 1; i < n && ok; i++) {
-        const char *end = (const char *)order[i - 1]->data + order[i - 1]->bytes;
-        if (end > (const char *)order[i]->data)
+        uintptr_t end = (uintptr_t)order[i - 1]->data + order[i - 1]->bytes;
+        if (end > (uintptr_t)order[i]->data)
             ok = error_set(err, "%s: tensors '%s' and '%s' overlap", path, order[i - 1]->name,
                            order[i]->name);
     }

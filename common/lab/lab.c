@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "io/gguf.h"
 #include "io/hub.h"
 #include "lab/measure.h"
 #include "lab/mixed.h"
@@ -40,7 +41,21 @@ static void show_download(void *user, const char *file, uint64_t done, uint64_t 
     progress_update(p, done, total, NULL);
 }
 
-// --model is nothing (the bundled one), a folder, or a name to look up.
+// A folder with a checkpoint, or the GGUF file that lies in one without.
+static char *model_in_folder(const char *folder, struct error *err) {
+    struct error why = {0};
+    char *config = path_join(folder, "config.json", err), *gguf = NULL;
+    if (!config)
+        return NULL;
+    if (!file_exists(config))
+        gguf = gguf_in_folder(folder, &why);
+    free(config);
+    if (*why.message)
+        error_set(err, "%s", why.message);
+    return gguf || *why.message ? gguf : memory_strdup(folder, err);
+}
+
+// --model is nothing (the bundled one), a folder, a GGUF file, or a name to look up.
 static char *find_model(const char *model, struct error *err) {
     if (!model) {
         char *bundled = lab_project_path("data/model", err);
@@ -51,15 +66,17 @@ static char *find_model(const char *model, struct error *err) {
         return NULL;
     }
     if (folder_exists(model))
-        return memory_strdup(model, err);
+        return model_in_folder(model, err);
     if (file_exists(model)) {
-        error_set(err, "%s: a file; expected a folder with config.json (GGUF is not read yet)",
-                  model);
+        if (gguf_is_file(model))
+            return memory_strdup(model, err);
+        error_set(err, "%s: no GGUF file; expected one, or a folder with config.json", model);
         return NULL;
     }
     if (!hub_repo_of(model)) {
         error_set(err,
-                  "%s: no such folder, and no name of a model (org/name, or one that --help lists)",
+                  "%s: no such folder or file, and no name of a model (org/name, or one that "
+                  "--help lists)",
                   model);
         return NULL;
     }
@@ -280,8 +297,43 @@ bool lab_close(struct lab *lab, bool ok, struct error *err) {
 // ---- rows
 // -----------------------------------------------------------------------------------------
 
+// What the blocks' matrices are stored in, and what they take.
+struct stored {
+    const struct quant_format *format; // of all of them; NULL: they differ
+    bool quantized;                    // some of them
+    size_t n, weights, bytes;
+};
+
+static void add_stored(struct stored *s, const struct linear *l) {
+    if (!l->w.data)
+        return;
+    s->format = s->n++ == 0 || s->format == l->w.format ? l->w.format : NULL;
+    s->quantized |= l->w.dtype == DTYPE_BLOCK;
+    s->weights += l->w.shape[0] * l->w.shape[1];
+    s->bytes += l->w.bytes;
+}
+
+static struct stored stored_in(const struct model *m) {
+    struct stored s = {0};
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        const struct layer *l = &m->layers[i];
+        const struct linear *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
+        for (size_t j = 0; j < sizeof all / sizeof *all; j++)
+            add_stored(&s, all[j]);
+    }
+    return s;
+}
+
 static bool is_f32(const struct lab *lab) {
-    return lab->model->layers[0].q.w.dtype == DTYPE_F32;
+    return lab->model->layers[0].q.w.dtype == DTYPE_F32 && !stored_in(lab->model).quantized;
+}
+
+// The name of the row that is the model as it is stored.
+static const char *stored_label(const struct lab *lab) {
+    struct stored s = stored_in(lab->model);
+    if (s.quantized)
+        return s.format ? s.format->label : "mixed";
+    return is_f32(lab) ? "fp32" : "fp16";
 }
 
 // Whether --config asks for this row, or for none in particular.
@@ -327,11 +379,11 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
 }
 
 static bool baseline_row(struct lab *lab, struct error *err) {
-    const struct quant_format *format = lab->model->layers[0].q.w.format;
+    struct stored s = stored_in(lab->model);
     struct result_row row;
     memory_peak_reset();
-    result_row_init(&row, is_f32(lab) ? "fp32" : "fp16", format->name);
-    row.bits_per_weight = format->bits;
+    result_row_init(&row, stored_label(lab), s.format ? s.format->name : "mixed");
+    row.bits_per_weight = 8.0 * (double)s.bytes / (double)s.weights;
     return measure_row(lab, lab->model, &row, err);
 }
 
@@ -339,7 +391,7 @@ static bool baseline_row(struct lab *lab, struct error *err) {
 static bool stored_rows(struct lab *lab, struct error *err) {
     bool f32 = is_f32(lab), only_logits = lab->options.tokens;
     // The stored model is every row's reference: --config does not leave it out, --tokens does.
-    if ((wanted(lab, f32 ? "fp32" : "fp16") || !only_logits) && !baseline_row(lab, err))
+    if ((wanted(lab, stored_label(lab)) || !only_logits) && !baseline_row(lab, err))
         return false;
     if (!f32 || lab->done || !wanted(lab, "fp16"))
         return true;
@@ -389,7 +441,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
                          struct error *err) {
     const char *recipe = lab_recipe_label(lab);
-    bool found = wanted(lab, "fp16") || (is_f32(lab) && wanted(lab, "fp32")) ||
+    bool found = wanted(lab, stored_label(lab)) || (is_f32(lab) && wanted(lab, "fp16")) ||
                  (recipe && wanted(lab, recipe));
     for (size_t i = 0; i < n; i++) {
         char label[96];

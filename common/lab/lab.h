@@ -21,7 +21,7 @@
 struct lab {
     const struct cli_program *program;
     struct cli_options options;
-    char *folder; // of the checkpoint
+    char *folder; // of the checkpoint, or the GGUF file
     struct model *model;
     struct tokenizer *tokenizer;
     struct token_list text, prompt;
@@ -47,8 +47,9 @@ struct lab_config {
 };
 
 // The model as the checkpoint stores it: "fp32", or "fp16" for either 16-bit type (the format
-// column says which). A checkpoint stored in float32 gets a second row, converted to float16, so
-// that every table has its 16-bit row. --recipe adds its row behind them.
+// column says which); a quantized one's format, "mixed" if there are several. A checkpoint stored
+// in float32 gets a second row, converted to float16, so that every table has its 16-bit row.
+// --recipe adds its row behind them.
 bool lab_baseline(struct lab *lab, struct error *err);
 // The linear layers of the blocks in that format (or those of --only, without those of --skip); the
 // embedding and the head stay in 16 bits.

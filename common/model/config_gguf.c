@@ -63,9 +63,6 @@ static bool find_arch(struct source *s) {
 
 static bool read_vocab_size(const struct source *s, struct model_config *c) {
     const struct gguf_tensor *t = gguf_find_tensor(s->file, "token_embd.weight");
-    if (!s->file->n_tensors)
-        return error_set(s->err, "%s: has no tensors, only metadata; expected a model",
-                         s->file->path);
     if (!t || t->view.n_dims != 2 || !t->view.shape[0] || t->view.shape[0] > WIDE)
         return error_set(s->err, "%s: tensor 'token_embd.weight' is %s, expected [vocabulary, %zu]",
                          s->file->path, t ? "no matrix" : "missing", c->hidden);
@@ -263,6 +260,8 @@ static bool read_ids(const struct source *s, struct model_config *c) {
 bool model_config_from_gguf(struct model_config *c, const struct gguf *g, struct error *err) {
     struct source s = {.file = g, .err = err};
     *c = (struct model_config){.bos = -1};
+    if (!g->n_tensors)
+        return error_set(err, "%s: has no tensors, only metadata; expected a model", g->path);
     if (!find_arch(&s))
         return false;
     c->arch = s.arch;

@@ -26,6 +26,7 @@ void tokenizer_free(struct tokenizer *t) {
     vocab_free(&t->added_ids);
     bpe_free(&t->merges);
     bpe_free(&t->joins);
+    free(t->scores);
     for (size_t i = 0; i < t->n_added; i++)
         free(t->added[i].content);
     for (size_t i = 0; i < t->n_normalizers; i++)

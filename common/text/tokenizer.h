@@ -24,9 +24,9 @@ void token_list_free(struct token_list *list);
 // Appends one id; false when memory is short.
 bool token_list_push(struct token_list *list, int32_t id, struct error *err);
 
-// The tokenizer of a checkpoint folder. NULL with a message if there is none or it uses a part we
-// do not know (named in the message). Not changed by use: threads may share it.
-struct tokenizer *tokenizer_load(const char *folder, struct error *err);
+// The tokenizer of a checkpoint folder or a GGUF file. NULL with a message if there is none or it
+// uses a part we do not know (named in the message). Not changed by use: threads may share it.
+struct tokenizer *tokenizer_load(const char *path, struct error *err);
 // From the text of a tokenizer.json, and optionally of tokenizer_config.json (may be NULL).
 // `name` begins every message.
 struct tokenizer *tokenizer_parse(const char *json, size_t size, const char *config_json,

@@ -7,6 +7,7 @@
 #include "text/tokenizer_internal.h"
 
 #include "core/memory.h"
+#include "text/spm.h"
 #include "text/utf8.h"
 
 // A word seen before has its ids in the output already: remember where. Direct-mapped; a stale or
@@ -30,6 +31,7 @@ struct encoder {
     struct error *err;
     struct pattern_match match;
     struct bpe_work work;
+    struct spm_work spm_work;
     uint32_t *symbols;
     size_t n_symbols, symbol_capacity;
     struct cached_word *cache; // [CACHE_SLOTS], or NULL
@@ -77,7 +79,8 @@ static int32_t symbol_at(const struct tokenizer *t, const char *text, unsigned *
     return c < 128 ? t->ascii_ids[c] : vocab_find(&t->vocab, text, *size);
 }
 
-static bool make_symbols(struct encoder *e, const char *text, size_t size) {
+// Room for the symbols of so many bytes.
+static bool begin_symbols(struct encoder *e, size_t size) {
     if (size > e->symbol_capacity) {
         free(e->symbols);
         e->symbol_capacity = 0;
@@ -87,6 +90,12 @@ static bool make_symbols(struct encoder *e, const char *text, size_t size) {
         e->symbol_capacity = size + size / 2;
     }
     e->n_symbols = 0;
+    return true;
+}
+
+static bool make_symbols(struct encoder *e, const char *text, size_t size) {
+    if (!begin_symbols(e, size))
+        return false;
     struct unknown unknown = {0};
     unsigned n;
     for (size_t i = 0; i < size; i += n) {
@@ -130,7 +139,30 @@ static int32_t whole_word(const struct tokenizer *t, const char *text, size_t si
     return vocab_find(&t->vocab, mapped, n);
 }
 
+// What is no token after merging is one character that is none.
+static bool merge_by_scores(struct encoder *e, const char *text, size_t size) {
+    const struct tokenizer *t = e->t;
+    struct unknown unknown = {0};
+    if (!begin_symbols(e, size) ||
+        !spm_merge(&t->vocab, t->scores, t->longest, &e->spm_work, text, size, e->err))
+        return false;
+    const struct spm_symbol *symbols = e->spm_work.symbols;
+    for (uint32_t i = 0; i != SPM_NONE; i = symbols[i].next) {
+        int32_t id = vocab_find(&t->vocab, text + symbols[i].start, symbols[i].size);
+        if (id < 0) {
+            push_unknown(e, &unknown, text + symbols[i].start, symbols[i].size);
+            continue;
+        }
+        flush_unknown(e, &unknown);
+        push_symbol(e, id);
+    }
+    flush_unknown(e, &unknown);
+    return push_ids(e, e->symbols, e->n_symbols);
+}
+
 static bool merge_word(struct encoder *e, const char *text, size_t size) {
+    if (e->t->scores)
+        return merge_by_scores(e, text, size);
     return make_symbols(e, text, size) &&
            bpe_merge(&e->t->merges, &e->work, e->symbols, &e->n_symbols, e->err) &&
            push_ids(e, e->symbols, e->n_symbols);
@@ -362,6 +394,7 @@ static bool encode_valid(const struct tokenizer *t, const char *text, size_t siz
     bool ok = cut_out_tokens(&e, &t->before, text, size, true, normalize_from_start);
     pattern_match_free(&e.match);
     bpe_work_free(&e.work);
+    spm_work_free(&e.spm_work);
     free(e.symbols);
     free(e.cache);
     return ok;

@@ -56,7 +56,10 @@ struct decoder {
 struct tokenizer {
     struct vocab vocab; // of the model
     struct bpe merges;
-    struct bpe joins; // (last character of left, first of right) for every merge; may be empty
+    struct bpe
+        joins;      // characters that a merge may join (last of left, first of right); may be empty
+    float *scores;  // [vocab.size]: merged by these (spm.h); NULL: by the list of merges
+    size_t longest; // bytes of the longest token, where there are scores
     bool byte_level, byte_fallback, fuse_unk, ignore_merges;
     int32_t unk;            // or -1
     int32_t byte_ids[256];  // symbol of a byte: byte-level, or the <0x0A> of byte fallback; or -1

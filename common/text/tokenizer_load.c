@@ -3,6 +3,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "text/tokenizer_gguf.h"
 
 enum { MAX_FILE = 256 << 20 };
 
@@ -140,13 +141,24 @@ static struct tokenizer *load(const struct folder *f, const char *folder, const 
     return NULL;
 }
 
-struct tokenizer *tokenizer_load(const char *folder, struct error *err) {
+static struct tokenizer *load_file(const char *path, struct error *err) {
+    struct gguf g;
+    if (!gguf_open(&g, path, err))
+        return NULL;
+    struct tokenizer *t = tokenizer_from_gguf(&g, err);
+    gguf_close(&g);
+    return t;
+}
+
+struct tokenizer *tokenizer_load(const char *path, struct error *err) {
+    if (file_exists(path))
+        return load_file(path, err);
     struct folder f = {0};
     struct tokenizer *t = NULL;
     cJSON *config = NULL;
-    if (folder_paths(&f, folder, err) &&
+    if (folder_paths(&f, path, err) &&
         (!file_exists(f.config) || (config = json_parse_file(f.config, err))))
-        t = load(&f, folder, config, err);
+        t = load(&f, path, config, err);
     cJSON_Delete(config);
     folder_free(&f);
     return t;
