@@ -119,7 +119,7 @@ const struct pre_tokenizer *pre_tokenizer_of(const char *const *patterns, size_t
     const struct pre_tokenizer *found = NULL;
     for (size_t i = 0; i < sizeof known / sizeof *known && n <= PRE_TOKENIZER_STEPS; i++)
         if (known[i].ignore_merges == ignore_merges && splits_by(&known[i], patterns, n) &&
-            (!found || known[i].normalize == normalize))
+            (!found || (found->normalize != normalize && known[i].normalize == normalize)))
             found = &known[i];
     return found;
 }
