@@ -2,6 +2,7 @@
 ## make            every phase and tool, and what was left out
 ## make phaseN     one phase; then ./phaseN --help
 ## make demo       the main job on the bundled model: FP16, INT8 and INT4 side by side
+## make reproduce  every figure of the tables, here and as committed
 ## make test       the tests (both install what is missing first)
 ## make san        the tests under AddressSanitizer and UBSan
 ## make fuzz       the parsers' fuzz targets, FUZZ_SECONDS each (60)
@@ -28,13 +29,32 @@ LIBS = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lstb -lm -fopenmp
 LIB_SOURCES := $(sort $(wildcard common/*/*.c kernels/cpu/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libnibble.a
+
+# kernels/cuda/*.cu are compiled twice: as C++ with the emulator, everywhere, and by nvcc where it is
+# found. The emulator throws nothing and needs no C++ library. GCC's race instrumentation calls
+# emulate_race.cc, not ThreadSanitizer; it cannot be had together with AddressSanitizer's (make san).
+CUDA_ARCHS ?= 80 86 89 90a
+NVCC ?= $(shell command -v nvcc)
+CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(NVCC)))))
+CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu))
+EMULATOR_FLAGS = -std=c++17 -I. -MMD -MP -Wall -Wextra -Wshadow -Werror -Wno-unknown-pragmas -fno-exceptions \
+	-fno-rtti -fno-threadsafe-statics $(CFLAGS) -O1 $(EXTRA_CFLAGS) \
+	$(if $(findstring -fsanitize,$(EXTRA_CFLAGS)),,-fsanitize=thread)
+NVCC_FLAGS = -std=c++17 -O3 -I. -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
+CUDA_LIB := $(BUILD)/libnibble-cuda$(if $(NVCC),,-without-nvcc).a
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack emulate_race $(if $(NVCC),,no_device)) \
+	$(CUDA_SOURCES:%.cu=$(BUILD)/obj/%.emulated.o) $(BUILD)/obj/kernels/cuda/emulator.emulated.o \
+	$(if $(NVCC),$(CUDA_SOURCES:%.cu=build/cuda/%.o) build/cuda/kernels/cuda/device.o)
+CUDA_LIBS = $(if $(NVCC),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lstdc++)
+
 PHASE_FOLDERS := $(sort $(wildcard phases/phase*))
 PHASES := $(foreach d,$(PHASE_FOLDERS),$(firstword $(subst _, ,$(notdir $(d)))))
 # Parts of tools that tests reach too.
 TOOL_PARTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard tools/*/*.c)))
 TOOLS := $(patsubst tools/%.c,$(BUILD)/tools/%,$(sort $(wildcard tools/*.c)))
 TEST_SOURCES := $(sort $(wildcard tests/*.c))
-TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o)
+TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o) \
+	$(patsubst %.cu,$(BUILD)/obj/%.emulated.o,$(sort $(wildcard tests/*.cu)))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 60
 DOCS := README.md ROADMAP.md data/README.md $(sort $(wildcard notebooks-md/*.md))
@@ -46,7 +66,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)")
 
 .DELETE_ON_ERROR:
-.PHONY: all setup demo test san data train fuzz bench results docs docs-check synth clean help format tools \
+.PHONY: all setup demo reproduce test san data train fuzz bench results docs docs-check synth clean help format tools \
 	check-libraries
 # Objects are kept: make would call those behind a pattern chain intermediate and delete them.
 .SECONDARY:
@@ -68,14 +88,34 @@ $(BUILD)/obj/%.o: %.c
 	$(call say,CC    $<)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
 
+$(BUILD)/obj/%.emulated.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,CXX   $<)
+	$(Q)$(CXX) -x c++ $(EMULATOR_FLAGS) -c $< -o $@
+
+$(BUILD)/obj/kernels/cuda/emulate_race.o: kernels/cuda/emulate_race.cc
+	@mkdir -p $(@D)
+	$(call say,CXX   $<)
+	$(Q)$(CXX) $(filter-out -fsanitize=%,$(EMULATOR_FLAGS)) -c $< -o $@
+
+# The same for every BUILD: sanitizers don't reach the GPU.
+build/cuda/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,NVCC  $<)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@
+
+$(CUDA_LIB): $(CUDA_OBJECTS)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
 $(LIB): $(LIB_OBJECTS)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
 define phase_rule
-$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB)
+$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(if $(filter phase6,$(1)),$(CUDA_LIB)) $(LIB)
 	$$(call say,LINK  $$@)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $(if $(filter phase6,$(1)),$$(CUDA_LIBS)) -o $$@
 endef
 $(foreach p,$(PHASES),$(eval $(call phase_rule,$(p))))
 
@@ -89,13 +129,27 @@ $(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
 
-$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB)
+$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(CUDA_LIB) $(LIB)
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -lcriterion -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -lcriterion -o $@
 
+# Its figures are computed, so they equal the committed ones wherever it runs; speeds do not.
+DEMO := --limit 16384 --questions 100 --prompt "Victor was given eight figs at the post office." \
+	--max-tokens 40
 demo: setup
-	@$(MAKE) --no-print-directory -j$$(nproc) phase3 >&2
-	@./phase3 --limit 16384 --choices none
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3 $(BUILD)/tools/figures $(BUILD)/tools/reproduce >&2
+	@rm -rf $(BUILD)/demo && mkdir -p $(BUILD)/demo
+	@./phase3 $(DEMO) --csv $(BUILD)/demo/phase3.csv
+	@$(BUILD)/tools/figures data/model $(BUILD)/demo >&2
+	@$(BUILD)/tools/reproduce --brief results/bundled/demo.csv $(BUILD)/demo/phase3.csv || \
+		echo "make reproduce shows every figure" >&2
+
+# Every figure of the bundled model's tables, measured here and beside the committed one.
+reproduce: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) phase3 $(BUILD)/tools/reproduce >&2
+	@rm -rf $(BUILD)/reproduce && mkdir -p $(BUILD)/reproduce
+	@./phase3 --bench --csv $(BUILD)/reproduce/phase3.csv >/dev/null
+	@$(BUILD)/tools/reproduce results/bundled/phase3.csv $(BUILD)/reproduce/phase3.csv
 
 test: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) $(BUILD)/nibble-tests $(PHASES) tools
@@ -148,10 +202,10 @@ data: $(BUILD)/tools/make_stories $(BUILD)/tools/train_tokenizer
 # something else runs.
 train: $(BUILD)/tools/make_stories $(BUILD)/tools/train $(BUILD)/tools/outliers
 	@mkdir -p data/train
-	$(BUILD)/tools/make_stories --bytes 80MB --out data/train/stories.txt
+	$(BUILD)/tools/make_stories --bytes 130MB --out data/train/stories.txt
 	OMP_WAIT_POLICY=passive $(BUILD)/tools/train --config tools/bundled-model.json \
 		--data data/train/stories.txt --tokenizer data/model --valid data/eval.txt \
-		--tokens 12000000 --context 512 --batch 16 --micro-batch 8 --lr 0.003 --seed 1 \
+		--tokens 18000000 --context 512 --batch 4 --lr 0.0008 --warmup 200 --snapshot 250 --seed 1 \
 		--state data/train/model.state --log results/train.csv --out data/train/model --resume
 	rm -rf data/train/bundled
 	$(BUILD)/tools/outliers --add data/train/model data/train/bundled

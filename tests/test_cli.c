@@ -472,3 +472,28 @@ Test(cli, exit_status_and_streams) {
         cr_expect(strstr(errors, "phase2: stdout: cannot write: "), "%s", errors);
     }
 }
+
+Test(cli, flags_a_program_has_no_use_for_are_refused) {
+    const struct cli_program p = {.name = "phase1", .without = "calib out only"};
+    static const char *const lines[][2] = {
+        {"--calib^x", "--calib: this phase has no use for it"},
+        {"--out=x", "--out: this phase has no use for it"},
+        {"--only^x", "--only: this phase has no use for it"},
+        {"--onl^x", "unknown flag '--onl'"},
+        {"--outt", "unknown flag '--outt'"},
+    };
+    struct cli_options o;
+    enum cli_action action;
+    struct error err = {0};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        cr_assert_not(parse_as(&p, lines[i][0], &o, &action, &err), "%s", lines[i][0]);
+        cr_expect_str_eq(err.message, lines[i][1]);
+    }
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    cr_assert(parse_as(&p, "--skip^x", &o, &action, &err), "%s", err.message);
+    cr_assert(cli_print_help(&p, f, &err) && fclose(f) == 0);
+    cr_expect(!strstr(text, "--calib") && !strstr(text, "--out") && strstr(text, "--skip"));
+    free(text);
+}

@@ -8,6 +8,7 @@
 
 #include "core/dtype.h"
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "temp.h"
 
@@ -146,4 +147,44 @@ Test(core, folders_are_made_with_their_parents) {
     const char *file = temp_file("file", "x", 1);
     cr_assert_not(folder_create(file, &err));
     cr_assert(strstr(err.message, "cannot create the folder"), "%s", err.message);
+}
+
+Test(core, a_file_that_cannot_be_written_is_noticed_before) {
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/new/folder/file", temp_folder());
+    cr_assert(file_check_writable(path, &err), "%s", err.message);
+    cr_assert(!file_exists(path));
+    cr_assert(file_check_writable("/dev/null", &err), "%s", err.message);
+    cr_assert(file_check_writable("a-file-in-this-folder", &err), "%s", err.message);
+    cr_assert_not(file_check_writable(temp_folder(), &err));
+    cr_assert(strstr(err.message, "a folder, expected a file to write"), "%s", err.message);
+    cr_assert_not(file_check_writable("/proc/nothing", &err));
+    cr_assert(strstr(err.message, "/proc/nothing: cannot write: "), "%s", err.message);
+}
+
+Test(core, a_folder_appears_when_it_is_complete) {
+    struct folder_writer w;
+    struct error err = {0};
+    char path[256], inside[300];
+    snprintf(path, sizeof path, "%s/made/", temp_folder());
+    cr_assert(folder_check_new(path, &err), "%s", err.message);
+    cr_assert(folder_writer_open(&w, path, &err), "%s", err.message);
+    snprintf(inside, sizeof inside, "%s/x", w.temporary);
+    FILE *f = fopen(inside, "w");
+    cr_assert(f && fclose(f) == 0);
+    cr_assert_not(folder_exists(path));
+    folder_writer_abort(&w);
+    cr_assert_not(file_exists(inside));
+    cr_assert(folder_writer_open(&w, path, &err) && folder_writer_commit(&w, &err), "%s",
+              err.message);
+    cr_assert(folder_exists(path));
+    cr_assert(folder_writer_open(&w, path, &err), "an empty folder may be replaced");
+    snprintf(inside, sizeof inside, "%s/x", path); // someone else was faster
+    f = fopen(inside, "w");
+    cr_assert(f && fclose(f) == 0);
+    cr_assert_not(folder_writer_commit(&w, &err));
+    cr_assert(file_exists(inside));
+    cr_assert_not(folder_writer_open(&w, path, &err));
+    cr_assert(strstr(err.message, "is there already; remove it first"), "%s", err.message);
 }

@@ -127,7 +127,8 @@ static double bits_of_blocks(const struct lab *lab, bool with_down) {
 }
 
 // The embedding becomes float16 on the way: it is not among the quantized weights.
-Test(lab, bits_per_weight_of_a_float32_checkpoint_are_those_of_the_quantized_weights) {
+Test(lab, bits_per_weight_of_a_float32_checkpoint_are_those_of_the_quantized_weights,
+     .init = cr_redirect_stdout) {
     struct lab lab;
     struct error err = {0};
     measure_int8(&lab, shared_path("fixtures/mistral-gqa-f32"), "--limit", "40");
@@ -140,7 +141,7 @@ Test(lab, bits_per_weight_of_a_float32_checkpoint_are_those_of_the_quantized_wei
 
 // Skipped matrices were float32 and are float16 in the row: quantizing them too saves less than the
 // bytes of that.
-Test(lab, what_is_skipped_in_a_float32_checkpoint_becomes_float16) {
+Test(lab, what_is_skipped_in_a_float32_checkpoint_becomes_float16, .init = cr_redirect_stdout) {
     struct lab lab;
     struct error err = {0};
     const char *model = shared_path("fixtures/mistral-gqa-f32");
@@ -157,7 +158,7 @@ Test(lab, what_is_skipped_in_a_float32_checkpoint_becomes_float16) {
 }
 
 // --config names the row without the word that --search adds to it.
-Test(lab, a_search_is_named_in_the_row_and_lowers_the_divergence) {
+Test(lab, a_search_is_named_in_the_row_and_lowers_the_divergence, .init = cr_redirect_stdout) {
     const char *model = shared_path("fixtures/qwen2-tied-bf16");
     const char *flags[] = {"--quiet", "--search"};
     double kld[2];
@@ -177,6 +178,21 @@ Test(lab, a_search_is_named_in_the_row_and_lowers_the_divergence) {
         lab_close(&lab, false, &err);
     }
     cr_assert(kld[1] > 0 && kld[1] < kld[0], "%g, %g", kld[1], kld[0]);
+}
+
+Test(lab, rows_before_a_failure_are_printed, .init = cr_redirect_stdout) {
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    struct lab lab;
+    struct error err = {0};
+    cr_assert(lab_with(&lab, &err, model, WORDS("--text", text_of(model), "--ctx", "64")));
+    cr_assert(lab_baseline(&lab, &err), "%s", err.message);
+    cr_assert_not(lab_quantized(&lab, (struct lab_config){.format = "int9"}, &err));
+    cr_assert_not(lab_close(&lab, false, &err));
+    cr_assert_str_eq(err.message, "no weight format is called 'int9'");
+    char text[4096] = "";
+    FILE *out = cr_get_redirected_stdout();
+    cr_assert(fread(text, 1, sizeof text - 1, out) > 0);
+    cr_assert(strstr(text, "| fp16"), "%s", text);
 }
 
 // ---- command lines that are wrong ---------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,4 +217,155 @@ Test(phases, a_wrong_command_line_is_status_2) {
     expect_failure("phase2", "--ctx minus", 2, "--ctx");
     expect_failure("phase3", "extra", 2, "extra");
     expect_failure("phase3", "--model %s --config 'int5'", 2, "'int5', which is no row");
+}
+
+// ---- saving and loading -------------------------------------------------------------------------
+
+static cJSON *json_of(const struct outcome *o) {
+    struct error err = {0};
+    cr_assert_eq(o->status, 0, "%s", o->err);
+    cJSON *json = json_parse(o->out, strlen(o->out), "stdout", &err);
+    cr_assert(json, "%s", err.message);
+    return json;
+}
+
+static const char *in_temp(char path[256], const char *name) {
+    snprintf(path, 256, "%s/%s", temp_folder(), name);
+    return path;
+}
+
+Test(phases, a_saved_model_is_loaded_with_the_same_figures) {
+    char arguments[1024], saved[256];
+    in_temp(saved, "m4");
+    snprintf(arguments, sizeof arguments,
+             "--model %%s --text %s --limit 100 --json - --config 'int4 group 32' --out %s",
+             text_file(), saved);
+    struct outcome o = run("phase3", arguments);
+    cJSON *json = json_of(&o);
+    const cJSON *row = row_named(json, "int4 group 32");
+    struct stat st;
+    char weights[300];
+    snprintf(weights, sizeof weights, "%s/model.safetensors", saved);
+    cr_assert_eq(stat(weights, &st), 0);
+    cr_expect_eq(number(row, "file_bytes"), (double)st.st_size);
+    snprintf(arguments, sizeof arguments, "--model %s --text %s --limit 100 --json -", saved,
+             text_file());
+    struct outcome back = run("phase1", arguments);
+    cJSON *loaded = json_of(&back);
+    cr_assert_eq(cJSON_GetArraySize(json_get(loaded, "rows")), 1);
+    const cJSON *again = row_named(loaded, "int4 group 32");
+    static const char *const same[] = {"bits_per_weight", "model_bytes", "ppl", "nll"};
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        cr_expect_eq(number(row, same[i]), number(again, same[i]), "%s", same[i]);
+    cr_expect_str_eq(json_get(again, "format")->valuestring, "int4-g32");
+    cJSON_Delete(json);
+    cJSON_Delete(loaded);
+    outcome_free(&o);
+    outcome_free(&back);
+}
+
+// The other formats are made from the weights that were saved, and a warning says so.
+Test(phases, a_saved_model_goes_through_the_other_phases) {
+    char arguments[1024], saved[256];
+    in_temp(saved, "m8");
+    snprintf(arguments, sizeof arguments,
+             "--model %%s --text %s --limit 60 --config 'int8 per-channel' --out %s", text_file(),
+             saved);
+    struct outcome o = run("phase2", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    snprintf(arguments, sizeof arguments, "--model %s --text %s --limit 60 --json -", saved,
+             text_file());
+    struct outcome next = run("phase3", arguments);
+    cJSON *json = json_of(&next);
+    cr_expect(strstr(next.err, "warning: ") && strstr(next.err, "int8 per-channel already"), "%s",
+              next.err);
+    size_t n = 0;
+    const cJSON *row;
+    cJSON_ArrayForEach (row, json_get(json, "rows"))
+        n += strcmp(json_get(row, "config")->valuestring, "int8 per-channel") == 0;
+    cr_expect_eq(n, 1);
+    cr_expect(number(row_named(json, "int8 per-channel dynamic"), "kld_mean") > 0);
+    cr_expect(number(row_named(json, "int4 group 32"), "kld_mean") > 0);
+    cJSON_Delete(json);
+    outcome_free(&o);
+    outcome_free(&next);
+}
+
+Test(phases, logits_of_a_saved_model_are_the_same_bytes) {
+    char arguments[1024], saved[256], before[256], after[256];
+    in_temp(saved, "mixed");
+    in_temp(before, "before.npy");
+    in_temp(after, "new/folder/after.npy");
+    const char *config = "--config 'int4 group 64 zero-point' --only '*.mlp.*' --search";
+    snprintf(arguments, sizeof arguments, "--model %%s --text %s --limit 60 %s --out %s",
+             text_file(), config, saved);
+    struct outcome o = run("phase3", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    outcome_free(&o);
+    snprintf(arguments, sizeof arguments, "--model %%s %s --tokens 1,2,3 --logits %s", config,
+             before);
+    o = run("phase3", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    outcome_free(&o);
+    snprintf(arguments, sizeof arguments, "--model %s --tokens 1,2,3 --logits %s", saved, after);
+    o = run("phase1", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    outcome_free(&o);
+    char command[600];
+    snprintf(command, sizeof command, "cmp %s %s", before, after);
+    cr_assert_eq(system(command), 0);
+}
+
+Test(phases, out_is_checked_before_the_work) {
+    char arguments[512];
+    expect_failure("phase3", "--model %s --out /tmp/x", 2, "--out needs --config too");
+    expect_failure("phase1", "--model %s --out /tmp/x", 2, "--out: this phase has no use for it");
+    expect_failure("phase2", "--calib=x", 2, "--calib: this phase has no use for it");
+    temp_file("precious", "x", 1);
+    snprintf(arguments, sizeof arguments, "--model %%s --config 'int4 group 32' --out %s",
+             temp_folder());
+    expect_failure("phase3", arguments, 1, "is there already; remove it first");
+    expect_failure("phase3", "--model %s --config 'int4 group 32' --out /proc/no/m4", 1,
+                   "cannot create the folder");
+    expect_failure("phase3", "--model %s --config 'int4 group 32' --out x --tokens 1 --logits y", 2,
+                   "exclude each other");
+}
+
+// ---- where output goes --------------------------------------------------------------------------
+
+Test(phases, outputs_that_cannot_be_written_are_noticed_before_the_work) {
+    char arguments[512];
+    static const char *const flags[] = {"--json", "--csv", "--tokens 1 --logits"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(arguments, sizeof arguments, "--model /no/such/model %s %s", flags[i],
+                 temp_folder());
+        expect_failure("phase1", arguments, 1, "a folder, expected a file to write");
+        snprintf(arguments, sizeof arguments, "--model /no/such/model %s /proc/no/x", flags[i]);
+        expect_failure("phase1", arguments, 1, "/proc/no: cannot create the folder");
+    }
+}
+
+Test(phases, logits_go_to_stdout_too) {
+    struct error err = {0};
+    size_t rows, cols;
+    struct outcome o = run("phase1", "--model %s --tokens 1,2 --logits -");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    char path[256];
+    float *logits = npy_read_f32(in_temp(path, "out"), &rows, &cols, &err);
+    cr_assert(logits && rows == 2 && cols == 512, "%s", err.message);
+    cr_assert_neq(access("-", F_OK), 0);
+    free(logits);
+    outcome_free(&o);
+}
+
+Test(phases, a_closed_stdout_is_a_failure) {
+    char command[1024], path[256];
+    if (access("phase1", X_OK) != 0)
+        cr_skip_test("no ./phase1");
+    snprintf(command, sizeof command, "./phase1 --version >&- 2>%s", in_temp(path, "err"));
+    cr_assert_eq(WEXITSTATUS(system(command)), 1);
+    struct error err = {0};
+    char *text = file_read(path, 1 << 16, NULL, &err);
+    cr_assert_str_eq(text, "phase1: stdout: it is closed, expected a place to print to\n");
+    free(text);
 }

@@ -1,6 +1,7 @@
 // io/safetensors: a round trip, and every way a file can lie.
 #include <criterion/criterion.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/safetensors.h"
@@ -124,4 +125,61 @@ Test(safetensors, a_missing_shard_and_a_missing_tensor_are_named) {
     temp_file("1.safetensors", file, size);
     cr_assert_not(safetensors_open(&s, temp_folder(), &err));
     cr_assert(strstr(err.message, "tensor 'b' is not in 1.safetensors"), "%s", err.message);
+}
+
+Test(safetensors, notes_are_written_and_read) {
+    const struct safetensors_note notes[] = {{"a", "int4 \"quoted\""}, {"b", ""}};
+    const struct tensor t = {.name = "t", .dtype = DTYPE_U8, .n_dims = 1, .shape = {3}, .bytes = 3};
+    struct safetensors_writer w;
+    struct safetensors s;
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/model.safetensors", temp_folder());
+    cr_assert(safetensors_writer_open(&w, path, &t, 1, notes, 2, 64, &err), "%s", err.message);
+    safetensors_writer_add(&w, "x", 1);
+    safetensors_writer_add(&w, "yz", 2);
+    cr_assert(safetensors_writer_commit(&w, &err), "%s", err.message);
+    cr_assert(safetensors_open(&s, temp_folder(), &err), "%s", err.message);
+    cr_assert_str_eq(safetensors_note(&s, "a"), "int4 \"quoted\"");
+    cr_assert_str_eq(safetensors_note(&s, "b"), "");
+    cr_assert_str_eq(safetensors_note(&s, "format"), "pt");
+    cr_assert_null(safetensors_note(&s, "t"));
+    cr_assert_arr_eq(safetensors_find(&s, "t")->data, "xyz", 3);
+    cr_assert_eq((uintptr_t)safetensors_find(&s, "t")->data % 64, 0);
+    safetensors_close(&s);
+}
+
+Test(safetensors, bytes_that_are_missing_or_too_many_leave_no_file) {
+    const struct tensor t = {.name = "t", .dtype = DTYPE_U8, .n_dims = 1, .shape = {3}, .bytes = 3};
+    char path[256];
+    snprintf(path, sizeof path, "%s/model.safetensors", temp_folder());
+    for (size_t n = 2; n <= 4; n += 2) {
+        struct safetensors_writer w;
+        struct error err = {0};
+        cr_assert(safetensors_writer_open(&w, path, &t, 1, NULL, 0, 8, &err));
+        safetensors_writer_add(&w, "abcd", n);
+        cr_assert_not(safetensors_writer_commit(&w, &err));
+        cr_assert(strstr(err.message, "bytes of tensors are missing"), "%s", err.message);
+        cr_assert_neq(access(path, F_OK), 0);
+    }
+}
+
+Test(safetensors, offsets_beyond_32_bits_are_written_whole) {
+    const size_t bytes = ((size_t)5 << 30) + 4;
+    const struct tensor t[2] = {
+        {.name = "a", .dtype = DTYPE_F32, .n_dims = 1, .shape = {bytes / 4}, .bytes = bytes},
+        {.name = "b", .dtype = DTYPE_U8, .n_dims = 1, .shape = {7}, .bytes = 7}};
+    struct safetensors_writer w;
+    struct error err = {0};
+    char path[256], *header;
+    snprintf(path, sizeof path, "%s/model.safetensors", temp_folder());
+    cr_assert(safetensors_writer_open(&w, path, t, 2, NULL, 0, 8, &err), "%s", err.message);
+    cr_assert_eq(w.missing, bytes + 7);
+    fflush(w.file.stream);
+    header = file_read(w.file.temporary, 1 << 16, NULL, &err);
+    cr_assert(strstr(header + 8, "\"shape\":[1342177281],\"data_offsets\":[0,5368709124]"), "%s",
+              header + 8);
+    cr_assert(strstr(header + 8, "[5368709124,5368709131]"), "%s", header + 8);
+    free(header);
+    safetensors_writer_abort(&w);
 }

@@ -4,8 +4,10 @@
 #include <stdlib.h>
 
 #include "core/random.h"
+#include "eval/activations.h"
 #include "eval/perplexity.h"
 #include "eval/probe.h"
+#include "kernels/cpu/kernels.h"
 #include "quant/quantize.h"
 
 enum { TOKENS = 96, WINDOW = 40 };
@@ -142,6 +144,39 @@ Test(sensitivity_probe, windows_are_spread_over_the_text) {
     cr_expect_str_eq(err.message, "the text to probe on has no tokens");
     tokens[3] = 1 << 20;
     cr_expect_not(probe_open(&p, m, m, tokens, 100, 30, 10, &err)); // and nothing leaks
+    model_free(m);
+}
+
+// More tokens than go through the layers together: the inputs come in parts, and in order.
+Test(sensitivity_probe, a_layer_s_inputs_are_captured) {
+    enum { MANY = 1200 };
+    struct error err = {0};
+    struct model *m = bundled();
+    int32_t *tokens = malloc(MANY * sizeof *tokens);
+    size_t h = m->config.hidden;
+    float row[2048], expected[2048];
+    fill(tokens, MANY);
+    struct probe p;
+    struct layer_inputs in;
+    cr_assert(probe_open(&p, m, m, tokens, MANY, MANY, 400, &err), "%s", err.message);
+    cr_assert(layer_inputs_init(&in, &p, &err));
+    cr_assert(layer_inputs_capture(&in, &p, 0, &err), "%s", err.message);
+    const struct tensor *w = &m->embedding.w;
+    for (size_t t = 0; t < MANY; t++) { // layer 0 reads normalised embeddings
+        w->format->dequantize_ref(w->format, w->data, w->shape[0], h, (size_t)tokens[t], 0, h, row);
+        rmsnorm_ref(expected, row, 1, h, m->layers[0].attention_norm.gain, m->config.norm_eps);
+        for (size_t i = 0; i < h; i++)
+            cr_assert(fabsf(in.x[INPUT_ATTENTION][t * h + i] - expected[i]) <=
+                          1e-5f * fabsf(expected[i]) + 1e-7f,
+                      "token %zu, channel %zu", t, i);
+    }
+    layer_inputs_free(&in);
+    struct batch b = {.n = 1, .tokens = tokens, .positions = (int32_t[]){0}};
+    cr_expect_not(model_run_layers(m, &p.kv, &b, 2, 1, row, NULL, NULL, &err));
+    cr_expect_str_eq(err.message, "layers 2 to 1 of a model that has 6");
+    cr_expect_not(model_run_layers(m, &p.kv, &b, 0, 7, row, NULL, NULL, &err));
+    probe_close(&p);
+    free(tokens);
     model_free(m);
 }
 

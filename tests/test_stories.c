@@ -94,7 +94,7 @@ Test(grammar, values_of_a_kind_are_distinct_and_suit) {
 static void tell(struct tale *t, struct story *to, struct random *r) {
     story_init(to, r, NULL, 0);
     tale_tell(t, to);
-    tale_end(t, to);
+    tale_end(t, to, 3);
     cr_assert_null(to->broken, "%s", to->broken);
 }
 
@@ -170,7 +170,7 @@ Test(stories, every_draw_changes_the_text) {
                 script[k].value = v;
                 story_init(&other, &rest, script, s.n_draws);
                 tale_tell(&t, &other);
-                tale_end(&t, &other);
+                tale_end(&t, &other, 3);
                 cr_assert_eq(strcmp(other.text, s.text) == 0, v == s.draws[k].value,
                              "draw %zu as %u: %s", k, v, s.text);
             }
@@ -185,7 +185,7 @@ static void tell_next(struct tale *t, struct random *r, bool held_out) {
         story_init(&s, r, NULL, 0);
         tale_tell(t, &s);
     } while (tale_held_out(t, &s) != held_out);
-    tale_end(t, &s);
+    tale_end(t, &s, 3);
 }
 
 Test(stories, held_out_pairs_are_a_tenth_and_never_trained_on) {

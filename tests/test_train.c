@@ -193,7 +193,7 @@ Test(train, it_learns) {
     open_small(&t, &o);
     cr_assert(token_data_init(&data, text(), N_IDS, o.context, small.vocab, 1, &err));
     double before = trainer_evaluate(&t, &data);
-    cr_assert_float_eq(before, log(50), 0.1); // knows nothing: all 50 ids alike
+    cr_assert(before >= log(50) && before <= log(50) + 1, "%g: it knows nothing yet", before);
     run(&t, 60);
     double after = trainer_evaluate(&t, &data);
     cr_assert(after <= 0.6 * before, "%g is not well below %g", after, before);

@@ -269,3 +269,45 @@ Test(train_gradients, qwen2_equals_pytorch) {
 Test(train_gradients, qwen3_equals_pytorch) {
     check_recorded(shared_path("fixtures/qwen3-qknorm-bf16"));
 }
+
+// Windows of several attention tiles, the last one not full; the derivative along each parameter's
+// own gradient is the gradient's squared norm.
+Test(train_gradients, windows_of_many_tiles_equal_finite_differences) {
+    enum { LONG = 205, V = 40 };
+    struct train_shape shape = tiny_qwen2;
+    shape.hidden = 64, shape.intermediate = 96, shape.head_dim = 32, shape.max_context = 256;
+    shape.vocab = V;
+    struct network net;
+    struct error err = {0};
+    int32_t text[LONG + 1];
+    struct random r = {7};
+    cr_assert(network_init(&net, &shape, 1, LONG, false, &err), "%s", err.message);
+    for (size_t i = 0; i < net.params.total; i++)
+        net.values[i] = (float)(0.1 * random_normal(&r));
+    for (size_t i = 0; i <= LONG; i++)
+        text[i] = (int32_t)random_below(&r, V);
+    network_loss(&net, text, 1, LONG, loss_tokens, text + 1, 1.0f / LONG, true);
+    double *values = malloc(net.params.total * sizeof *values);
+    for (size_t p = 0; p < net.params.n; p++) {
+        const struct train_param *param = &net.params.list[p];
+        const float *g = net.grads + param->offset;
+        double squared = 0, loss[2];
+        for (size_t i = 0; i < param->size; i++)
+            squared += (double)g[i] * g[i];
+        if (param->size == 0)
+            continue;
+        for (int side = 0; side < 2; side++) {
+            double h = (side ? 1e-4 : -1e-4) / sqrt(squared);
+            for (size_t i = 0; i < net.params.total; i++)
+                values[i] = net.values[i];
+            for (size_t i = 0; i < param->size; i++)
+                values[param->offset + i] += h * g[i];
+            loss[side] = network_loss_ref(&shape, &net.params, values, text, text + 1, LONG);
+        }
+        double slope = (loss[1] - loss[0]) / 2e-4;
+        cr_assert(fabs(slope / sqrt(squared) - 1) <= 1e-3, "%s: %g, expected %g", param->name,
+                  slope, sqrt(squared));
+    }
+    free(values);
+    network_free(&net);
+}

@@ -20,7 +20,8 @@ enum kind { KIND_TRAIN, KIND_EVAL, KIND_CALIB, KIND_CHOICES };
 struct job {
     enum kind kind;
     uint64_t seed;
-    size_t amount; // bytes to reach, or questions
+    size_t amount;  // bytes to reach, or questions
+    uint32_t facts; // a story ends with 1 to this many of its facts
     const char *out;
 };
 
@@ -55,12 +56,17 @@ static uint64_t parse_number(const char *text, bool bytes) {
 
 static struct job parse_arguments(int argc, char **argv) {
     static const struct option options[] = {
-        {"eval", no_argument, NULL, 'e'},          {"calib", no_argument, NULL, 'c'},
-        {"choices", required_argument, NULL, 'q'}, {"seed", required_argument, NULL, 's'},
-        {"bytes", required_argument, NULL, 'b'},   {"out", required_argument, NULL, 'o'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+        {"eval", no_argument, NULL, 'e'},
+        {"calib", no_argument, NULL, 'c'},
+        {"choices", required_argument, NULL, 'q'},
+        {"seed", required_argument, NULL, 's'},
+        {"bytes", required_argument, NULL, 'b'},
+        {"facts", required_argument, NULL, 'f'},
+        {"out", required_argument, NULL, 'o'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
-    struct job job = {.kind = KIND_TRAIN};
+    struct job job = {.kind = KIND_TRAIN, .facts = 3};
     size_t bytes = 0;
     bool seeded = false;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -74,6 +80,8 @@ static struct job parse_arguments(int argc, char **argv) {
             seeded = true;
         } else if (c == 'b')
             bytes = parse_number(optarg, true);
+        else if (c == 'f')
+            job.facts = (uint32_t)parse_number(optarg, false);
         else if (c == 'o')
             job.out = optarg;
         else {
@@ -104,7 +112,7 @@ static void write_text(const struct job *job, FILE *f, struct totals *sum) {
     struct random r = {job->seed};
     while (sum->bytes < job->amount && !s.broken) {
         tell_next(&t, &s, &r, job->kind == KIND_EVAL);
-        tale_end(&t, &s);
+        tale_end(&t, &s, job->facts);
         bool stop = job->kind == KIND_TRAIN && random_below(&r, 4) == 0;
         const char *mark = stop ? "<|endoftext|>" : "\n\n";
         fprintf(f, "%s%s", s.text, mark);

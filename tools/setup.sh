@@ -4,7 +4,7 @@
 #   tools/setup.sh --fuzz   clang and its fuzzing runtime too
 set -eu
 
-packages="gcc libc6-dev make pkg-config libcjson-dev libpcre2-dev libutf8proc-dev
+packages="gcc g++ libc6-dev make pkg-config libcjson-dev libpcre2-dev libutf8proc-dev
 libcurl4-openssl-dev libssl-dev libstb-dev fonts-dejavu-core libcriterion-dev"
 [ "${1:-}" = --fuzz ] && packages="$packages clang libclang-rt-dev"
 

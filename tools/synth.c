@@ -9,7 +9,6 @@
 // scale per row fits it badly. The tokenizer knows single bytes only.
 // The same shape gives the same bytes with any number of threads. The folder takes its name when it
 // is complete; one that is there already is left alone.
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -22,6 +21,7 @@
 
 #include "core/dtype.h"
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "report/progress.h"
@@ -375,15 +375,6 @@ static bool write_index(const struct plan *plan, const char *folder, struct erro
 
 // ---- the folder ------------------------------------------------------------------------
 
-static void folder_remove(const char *folder) {
-    DIR *d = opendir(folder);
-    for (struct dirent *e; d && (e = readdir(d));)
-        unlinkat(dirfd(d), e->d_name, 0);
-    if (d)
-        closedir(d);
-    rmdir(folder);
-}
-
 // Whether the folder holds what this plan would write: the same config, shards of the right size.
 static bool is_complete(const struct plan *plan, const char *folder, struct error *err) {
     char *path = path_join(folder, "config.json", err);
@@ -414,22 +405,20 @@ static bool has_room(const struct plan *plan, const char *folder, struct error *
                      plan->shape->name, (double)plan->bytes / 1e9);
 }
 
-static bool write_folder(const struct plan *plan, const char *folder, struct error *err) {
-    char *temporary = memory_printf(err, "%s.tmp.%ld", folder, (long)getpid());
-    if (!temporary)
+static bool write_folder(const struct plan *plan, const char *path, struct error *err) {
+    struct folder_writer w;
+    if (!folder_writer_open(&w, path, err))
         return false;
-    bool ok = folder_create(temporary, err) && has_room(plan, temporary, err) &&
-              write_text(plan, temporary, "config.json", print_config, err) &&
-              write_text(plan, temporary, "tokenizer.json", print_tokenizer, err) &&
-              write_text(plan, temporary, "tokenizer_config.json", print_tokenizer_config, err) &&
-              (plan->n_shards == 1 || write_index(plan, temporary, err)) &&
-              write_weights(plan, temporary, err);
-    if (ok && rename(temporary, folder) != 0)
-        ok = error_set(err, "%s: cannot rename to %s: %s", temporary, folder, strerror(errno));
-    if (!ok)
-        folder_remove(temporary);
-    free(temporary);
-    return ok;
+    const char *folder = w.temporary;
+    bool ok =
+        has_room(plan, folder, err) && write_text(plan, folder, "config.json", print_config, err) &&
+        write_text(plan, folder, "tokenizer.json", print_tokenizer, err) &&
+        write_text(plan, folder, "tokenizer_config.json", print_tokenizer_config, err) &&
+        (plan->n_shards == 1 || write_index(plan, folder, err)) && write_weights(plan, folder, err);
+    if (ok)
+        return folder_writer_commit(&w, err);
+    folder_writer_abort(&w);
+    return false;
 }
 
 static bool make(const struct shape *shape, const char *folder, struct error *err) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/memory.h"
 #include "core/timer.h"
 #include "report/progress.h"
 #include "text/tokenizer.h"
@@ -96,6 +97,30 @@ static FILE *open_log(const char *path, uint64_t step, struct error *err) {
 
 // ---- training -----------------------------------------------------------------------------------
 
+// A checkpoint folder, tokenizer included.
+static bool export(const struct trainer *t, const struct train_job *job, const char *folder,
+                   struct error *err) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "vocab.json",
+                                        "merges.txt"};
+    bool ok = folder_create(folder, err) && network_export(&t->network, folder, err);
+    for (size_t i = 0; ok && job->tokenizer && i < sizeof names / sizeof *names; i++)
+        ok = copy_file(job->tokenizer, folder, names[i], err);
+    return ok;
+}
+
+// If this step is one of --snapshot's: N, 2N, 4N …
+static bool take_snapshot(const struct trainer *t, const struct train_job *job, struct error *err) {
+    uint64_t at = job->snapshot;
+    while (at > 0 && at < t->step)
+        at *= 2;
+    if (at == 0 || at != t->step)
+        return true;
+    char *folder = memory_printf(err, "%s/step-%llu", job->out, (unsigned long long)t->step);
+    bool ok = folder && export(t, job, folder, err);
+    free(folder);
+    return ok;
+}
+
 // Steps until the end or a signal; saves the state now and then, and when interrupted.
 static bool run(struct trainer *t, const struct train_job *job, FILE *log,
                 struct train_report *report, struct error *err) {
@@ -116,6 +141,8 @@ static bool run(struct trainer *t, const struct train_job *job, FILE *log,
         snprintf(note, sizeof note, "loss %.4f", report->loss);
         progress_update(&progress, (t->step - start) * per_step, (o->n_steps - start) * per_step,
                         note);
+        if (!take_snapshot(t, job, err))
+            return false;
         if (now - saved >= 60 * job->save_minutes && t->step < o->n_steps) {
             if (!trainer_save(t, job->state, err))
                 return false;
@@ -147,11 +174,7 @@ static bool print_result(struct trainer *t, const struct train_job *job,
 }
 
 static bool finish(struct trainer *t, const struct train_job *job, struct error *err) {
-    bool ok = network_export(&t->network, job->out, err);
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "vocab.json",
-                                        "merges.txt"};
-    for (size_t i = 0; ok && job->tokenizer && i < sizeof names / sizeof *names; i++)
-        ok = copy_file(job->tokenizer, job->out, names[i], err);
+    bool ok = export(t, job, job->out, err);
     if (ok)
         unlink(job->state);
     return ok;

@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -133,6 +134,8 @@ static bool unknown_flag(const struct cli_table *t, const char *argument, int co
     if (code)
         return error_set(err, "unknown flag '-%c'", code);
     size_t length = strcspn(argument, "=");
+    if (length > 2 && cli_listed(t->without, argument + 2, length - 2))
+        return error_set(err, "%.*s: this phase has no use for it", (int)length, argument);
     char matches[512] = "";
     size_t used = 0;
     for (size_t i = 0; i < t->n; i++)
@@ -289,9 +292,19 @@ void cli_wait_briefly(char **argv) {
         execv("/proc/self/exe", argv); // where that fails, threads only wait as before
 }
 
+// The first file that is opened would get the number of a closed stdout, and the table.
+static void check_stdout(const struct cli_program *p) {
+    struct error err;
+    if (fcntl(STDOUT_FILENO, F_GETFD) >= 0)
+        return;
+    error_set(&err, "stdout: it is closed, expected a place to print to");
+    cli_fail(p, &err);
+}
+
 void cli_parse(const struct cli_program *p, int argc, char **argv, struct cli_options *o) {
     struct error err = {0};
     enum cli_action action;
+    check_stdout(p);
     if (!cli_parse_into(p, argc, argv, o, &action, &err))
         cli_usage_error(p, "%s", err.message);
     if (action != CLI_RUN)

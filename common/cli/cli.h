@@ -24,8 +24,9 @@ struct cli_options {
     const char *json, *csv, *out;
     const char *tokens, *logits, *config, *tokenize, *detokenize;
     const char *only, *skip, *recipe;
-    size_t ctx;   // 0: 2048, or the model's own limit if smaller
-    size_t limit; // 0: all tokens
+    size_t ctx;       // 0: 2048, or the model's own limit if smaller
+    size_t limit;     // 0: all tokens
+    size_t questions; // 0: all
     enum ppl_mode ppl_mode;
     int threads, max_tokens;
     struct sampler_options sampling;
@@ -56,6 +57,7 @@ struct cli_program {
     const char *examples;         // lines, each a command and what it does; NULL: none
     const struct cli_flag *flags; // the phase's own, beside the common ones
     size_t n_flags;
+    const char *without; // common flags it has no use for, which are refused then: "calib out"
 };
 
 // libgomp's threads wait for each other by spinning for milliseconds. Where something else runs on
@@ -65,8 +67,8 @@ struct cli_program {
 // if that or OMP_WAIT_POLICY is set already. First call in main.
 void cli_wait_briefly(char **argv);
 
-// Parses argv into o (defaults first). Handles --help and --version (prints, exits 0); on a bad
-// command line prints one line to stderr and exits 2.
+// Parses argv into o (defaults first); fails if stdout is closed. Handles --help and --version
+// (prints, exits 0); on a bad command line prints one line to stderr and exits 2.
 void cli_parse(const struct cli_program *p, int argc, char **argv, struct cli_options *o);
 
 enum cli_action { CLI_RUN, CLI_HELP, CLI_VERSION };

@@ -45,6 +45,8 @@ static const struct {
     {"choices", "FILE", CLI_TEXT, AT(options.choices), 1, 0, NULL, "Evaluation",
      "multiple-choice questions, one JSON object a line; none: no questions [the bundled ones for "
      "the bundled model, none for others]"},
+    {"questions", "N", CLI_SIZE, AT(options.questions), 0, INFINITY, "0", "Evaluation",
+     "ask only the first N of them; 0: all"},
     {"bench", NULL, CLI_FLAG, AT(options.bench), 0, 0, NULL, "Evaluation",
      "time prefill (512 tokens) and decode (128): a warm-up, then the median of 5"},
 
@@ -72,7 +74,8 @@ static const struct {
     {"csv", "FILE", CLI_TEXT, AT(options.csv), 1, 0, NULL, "Output",
      "append the results as CSV; '-': to stdout, in place of the table"},
     {"out", "PATH", CLI_TEXT, AT(options.out), 1, 0, NULL, "Output",
-     "where to write what the phase makes [under results/<model>/]"},
+     "where to write what the phase makes; a quantized model is a folder, for --model [under "
+     "results/<model>/]"},
     {"quiet", NULL, CLI_FLAG, AT(options.quiet), 0, 0, NULL, "Output",
      "no progress"},
 
@@ -88,7 +91,7 @@ static const struct {
     {"tokens", "IDS", CLI_TEXT, AT(options.tokens), 1, 0, NULL, "Debugging",
      "one forward pass over these token ids (1,2,3), for --logits"},
     {"logits", "FILE", CLI_TEXT, AT(options.logits), 1, 0, NULL, "Debugging",
-     "write the logits of --tokens: NumPy float32, [tokens, vocab]"},
+     "write the logits of --tokens: NumPy float32, [tokens, vocab]; '-': to stdout"},
     {"tokenize", "FILE", CLI_TEXT, AT(options.tokenize), 1, 0, NULL, "Debugging",
      "print the token ids of the file's text, on one line"},
     {"detokenize", "FILE", CLI_TEXT, AT(options.detokenize), 1, 0, NULL, "Debugging",
@@ -107,16 +110,24 @@ static bool named_in(const struct cli_program *p, const char *name) {
     return false;
 }
 
+bool cli_listed(const char *words, const char *name, size_t n) {
+    for (const char *w = words; w && *w; w += strcspn(w, " "), w += strspn(w, " "))
+        if (strcspn(w, " ") == n && strncmp(w, name, n) == 0)
+            return true;
+    return false;
+}
+
 bool cli_table_init(struct cli_table *t, const struct cli_program *p, struct cli_values *v,
                     struct error *err) {
-    *t = (struct cli_table){.n = p->n_flags};
+    *t = (struct cli_table){.n = p->n_flags, .without = p->without};
     t->flags = memory_alloc(p->n_flags + N_COMMON, sizeof *t->flags, "table of flags", err);
     if (!t->flags)
         return false;
     if (p->n_flags)
         memcpy(t->flags, p->flags, p->n_flags * sizeof *t->flags);
     for (size_t i = 0; i < N_COMMON; i++)
-        if (!named_in(p, common[i].name))
+        if (!named_in(p, common[i].name) &&
+            !cli_listed(p->without, common[i].name, strlen(common[i].name)))
             t->flags[t->n++] = (struct cli_flag){
                 .name = common[i].name,
                 .value = common[i].value,

@@ -188,3 +188,18 @@ void file_writer_abort(struct file_writer *w) {
     free(w->path);
     *w = (struct file_writer){0};
 }
+
+bool file_check_writable(const char *path, struct error *err) {
+    struct file_writer w;
+    if (!folder_create_for(path, err))
+        return false;
+    if (folder_exists(path))
+        return error_set(err, "%s: a folder, expected a file to write", path);
+    if (access(path, F_OK) == 0)
+        return access(path, W_OK) == 0 ||
+               error_set(err, "%s: cannot write: %s", path, strerror(errno));
+    if (!file_writer_open(&w, path, err))
+        return false;
+    file_writer_abort(&w);
+    return true;
+}

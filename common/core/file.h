@@ -30,6 +30,9 @@ bool folder_exists(const char *path);
 bool folder_create(const char *path, struct error *err);
 // Creates the folder that `path` lies in, and its parents.
 bool folder_create_for(const char *path, struct error *err);
+// Whether a file could be written there, which may be there already: for a look before the work.
+// Creates the folder that it lies in.
+bool file_check_writable(const char *path, struct error *err);
 // "folder/name" in a new string; the caller frees it.
 char *path_join(const char *folder, const char *name, struct error *err);
 

@@ -266,9 +266,8 @@ static void tell_sum(struct writer *w) {
 }
 
 static bool write_findings(struct writer *w) {
-    fprintf(w->f, "## What stands out, in %s\n\n", w->s->formats[w->r->format]->label);
     if (!(w->kld > 0)) {
-        fputs("Nothing: no tensor does any damage.\n\n", w->f);
+        fputs("Nothing: no tensor does any damage.\n", w->f);
         return true;
     }
     tell_worst(w);
@@ -278,7 +277,6 @@ static bool write_findings(struct writer *w) {
     tell_outliers(w);
     tell_repair(w);
     tell_sum(w);
-    fputc('\n', w->f);
     return ok;
 }
 
@@ -442,8 +440,10 @@ static bool writer_init(struct writer *w) {
 static bool write_all(struct writer *w) {
     static const char *const charts[] = {"damage", "output-error", "layers", "formats", "outliers"};
     write_method(w);
+    fprintf(w->f, "## What stands out, in %s\n\n", w->s->formats[w->r->format]->label);
     if (!write_findings(w))
         return false;
+    fputc('\n', w->f);
     for (size_t i = 0; i < sizeof charts / sizeof *charts; i++)
         fprintf(w->f, "![%s](sensitivity-%s.png)\n", charts[i], charts[i]);
     fputc('\n', w->f);
@@ -451,18 +451,25 @@ static bool write_all(struct writer *w) {
            write_groups(w, "Layers", "Layer", w->layers, w->n_layers) && write_ranking(w);
 }
 
+static bool write_file(struct writer *w, const char *folder, const char *name,
+                       bool (*write)(struct writer *)) {
+    struct file_writer out;
+    char *path = path_join(folder, name, w->err);
+    bool ok = path && file_writer_open(&out, path, w->err);
+    if (ok) {
+        w->f = out.stream;
+        ok = write(w) ? file_writer_commit(&out, w->err) : (file_writer_abort(&out), false);
+    }
+    free(path);
+    return ok;
+}
+
 bool sensitivity_write_report(const struct sensitivity_report *r, const char *folder,
                               struct error *err) {
     struct writer w = {.r = r, .s = r->s, .err = err};
-    struct file_writer out = {0};
-    char *path = path_join(folder, "lbl_analysis.md", err);
-    bool ok =
-        path && writer_init(&w) && folder_create(folder, err) && file_writer_open(&out, path, err);
-    if (ok) {
-        w.f = out.stream;
-        ok = write_all(&w) ? file_writer_commit(&out, err) : (file_writer_abort(&out), false);
-    }
-    free(path);
+    bool ok = writer_init(&w) && folder_create(folder, err) &&
+              write_file(&w, folder, "lbl_analysis.md", write_all) &&
+              write_file(&w, folder, "lbl_findings.md", write_findings);
     free(w.order);
     free(w.kinds);
     free(w.layers);

@@ -19,7 +19,8 @@ size_t sensitivity_main_format(const struct sensitivity *s);
 // hold come last.
 void sensitivity_rank(const struct sensitivity *s, size_t format, size_t *order);
 
-// folder/lbl_analysis.md
+// folder/lbl_analysis.md, and what stands out in it once more as lbl_findings.md, to be shown
+// elsewhere.
 bool sensitivity_write_report(const struct sensitivity_report *r, const char *folder,
                               struct error *err);
 // folder/sensitivity-*.png: heat maps (layers × kinds) of damage and output error, and lines over

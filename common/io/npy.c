@@ -4,6 +4,7 @@
 //     {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
 #include "io/npy.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,7 @@
 #define MAGIC "\x93NUMPY"
 enum { MAGIC_SIZE = 6, ALIGN = 64 };
 
-bool npy_write_f32(const char *path, const float *data, size_t rows, size_t cols,
-                   struct error *err) {
-    size_t count;
-    if (!size_mul(rows, cols, &count) || !size_mul(count, sizeof *data, &(size_t){0}))
-        return error_set(err, "%s: %zu x %zu floats overflow the address space", path, rows, cols);
+static void print_f32(FILE *f, const float *data, size_t rows, size_t cols) {
     char header[2 * ALIGN];
     int length =
         snprintf(header, sizeof header,
@@ -28,14 +25,27 @@ bool npy_write_f32(const char *path, const float *data, size_t rows, size_t cols
     size_t padded = (prefix + (size_t)length + 1 + ALIGN - 1) / ALIGN * ALIGN - prefix;
     memset(header + length, ' ', padded - (size_t)length);
     header[padded - 1] = '\n';
+    unsigned char lead[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)padded, 0};
+    fwrite(lead, 1, sizeof lead, f);
+    fwrite(header, 1, padded, f);
+    if (rows && cols) // else data may be NULL
+        fwrite(data, sizeof *data, rows * cols, f);
+}
+
+bool npy_write_f32(const char *path, const float *data, size_t rows, size_t cols,
+                   struct error *err) {
+    size_t count;
     struct file_writer w;
+    if (!size_mul(rows, cols, &count) || !size_mul(count, sizeof *data, &(size_t){0}))
+        return error_set(err, "%s: %zu x %zu floats overflow the address space", path, rows, cols);
+    if (strcmp(path, "-") == 0) {
+        print_f32(stdout, data, rows, cols);
+        return (fflush(stdout) == 0 && !ferror(stdout)) ||
+               error_set(err, "stdout: cannot write: %s", strerror(errno));
+    }
     if (!file_writer_open(&w, path, err))
         return false;
-    unsigned char lead[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, (unsigned char)padded, 0};
-    fwrite(lead, 1, sizeof lead, w.stream);
-    fwrite(header, 1, padded, w.stream);
-    if (count) // data may be NULL then
-        fwrite(data, sizeof *data, count, w.stream);
+    print_f32(w.stream, data, rows, cols);
     return file_writer_commit(&w, err); // which looks at ferror
 }
 

@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 
-// Writes data [rows, cols].
+// Writes data [rows, cols]; "-" is stdout.
 bool npy_write_f32(const char *path, const float *data, size_t rows, size_t cols,
                    struct error *err);
 // Reads a C-ordered little-endian float32 array of two dimensions (or one, as one row); the caller

@@ -112,13 +112,41 @@ static bool check_tiling(const struct safetensors *s, size_t first, const unsign
     return ok;
 }
 
+static bool append_note(struct safetensors *s, const char *key, const char *value,
+                        struct error *err) {
+    struct safetensors_note *grown = realloc(s->notes, (s->n_notes + 1) * sizeof *grown);
+    if (grown)
+        s->notes = grown;
+    char *k = memory_strdup(key, err), *v = memory_strdup(value, err);
+    if (!grown || !k || !v) {
+        free(k);
+        free(v);
+        return error_set(err, "out of memory for %zu metadata entries", s->n_notes + 1);
+    }
+    s->notes[s->n_notes++] = (struct safetensors_note){k, v};
+    return true;
+}
+
+// Entries that are no strings, which the format forbids, are passed over.
+static bool parse_notes(struct safetensors *s, const cJSON *metadata, struct error *err) {
+    const cJSON *note;
+    cJSON_ArrayForEach (note, metadata)
+        if (cJSON_IsString(note) && note->string &&
+            !append_note(s, note->string, note->valuestring, err))
+            return false;
+    return true;
+}
+
 static bool parse_header(struct safetensors *s, const cJSON *header, const unsigned char *data,
                          size_t data_size, const char *path, struct error *err) {
     size_t first = s->n_tensors;
     const cJSON *entry;
     cJSON_ArrayForEach (entry, header) {
-        if (strcmp(entry->string, "__metadata__") == 0)
+        if (strcmp(entry->string, "__metadata__") == 0) {
+            if (!parse_notes(s, entry, err))
+                return false;
             continue;
+        }
         struct tensor *t = append_tensor(s, entry->string, path, err);
         if (!t || !parse_tensor(entry, t, data, data_size, path, err))
             return false;
@@ -254,6 +282,11 @@ void safetensors_close(struct safetensors *s) {
         mapping_close(&s->mappings[i]);
         free(s->paths[i]);
     }
+    for (size_t i = 0; i < s->n_notes; i++) {
+        free((void *)(uintptr_t)s->notes[i].key);
+        free((void *)(uintptr_t)s->notes[i].value);
+    }
+    free(s->notes);
     free(s->tensors);
     free(s->mappings);
     free(s->paths);
@@ -264,6 +297,13 @@ const struct tensor *safetensors_find(const struct safetensors *s, const char *n
     struct tensor key = {.name = name};
     return s->n_tensors ? bsearch(&key, s->tensors, s->n_tensors, sizeof *s->tensors, compare_names)
                         : NULL;
+}
+
+const char *safetensors_note(const struct safetensors *s, const char *key) {
+    for (size_t i = 0; i < s->n_notes; i++)
+        if (strcmp(s->notes[i].key, key) == 0)
+            return s->notes[i].value;
+    return NULL;
 }
 
 void safetensors_drop(const struct safetensors *s, const void *p, size_t size) {
@@ -287,11 +327,15 @@ static cJSON *tensor_entry(const struct tensor *t, size_t begin) {
     return entry;
 }
 
-// The header's JSON, padded with spaces to a multiple of 8 bytes; the caller frees it.
-static char *header_text(const struct tensor *tensors, size_t n, struct error *err) {
+// The header's JSON, padded with spaces so that what follows it is aligned; the caller frees it.
+static char *header_text(const struct tensor *tensors, size_t n,
+                         const struct safetensors_note *notes, size_t n_notes, size_t align,
+                         struct error *err) {
     cJSON *header = cJSON_CreateObject(),
           *metadata = cJSON_AddObjectToObject(header, "__metadata__");
     cJSON_AddStringToObject(metadata, "format", "pt");
+    for (size_t i = 0; i < n_notes; i++)
+        cJSON_AddStringToObject(metadata, notes[i].key, notes[i].value);
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
         cJSON_AddItemToObject(header, tensors[i].name, tensor_entry(&tensors[i], at));
@@ -303,16 +347,22 @@ static char *header_text(const struct tensor *tensors, size_t n, struct error *e
         error_set(err, "out of memory for a safetensors header");
         return NULL;
     }
-    char *padded = memory_printf(err, "%s%*s", text, (int)((8 - strlen(text) % 8) % 8), "");
+    size_t past = (8 + strlen(text)) % align;
+    char *padded = memory_printf(err, "%s%*s", text, (int)(past ? align - past : 0), "");
     cJSON_free(text);
     return padded;
 }
 
-bool safetensors_write(const char *path, const struct tensor *tensors, size_t n,
-                       struct error *err) {
-    char *header = header_text(tensors, n, err);
-    struct file_writer w;
-    if (!header || !file_writer_open(&w, path, err)) {
+bool safetensors_writer_open(struct safetensors_writer *w, const char *path,
+                             const struct tensor *tensors, size_t n,
+                             const struct safetensors_note *notes, size_t n_notes, size_t align,
+                             struct error *err) {
+    *w = (struct safetensors_writer){0};
+    for (size_t i = 0; i < n; i++)
+        if (!size_add(w->missing, tensors[i].bytes, &w->missing))
+            return error_set(err, "%s: the tensors overflow the address space", path);
+    char *header = header_text(tensors, n, notes, n_notes, align, err);
+    if (!header || !file_writer_open(&w->file, path, err)) {
         free(header);
         return false;
     }
@@ -320,10 +370,37 @@ bool safetensors_write(const char *path, const struct tensor *tensors, size_t n,
     unsigned char size_bytes[8];
     for (int i = 0; i < 8; i++)
         size_bytes[i] = (unsigned char)(size >> 8 * i);
-    fwrite(size_bytes, 1, sizeof size_bytes, w.stream);
-    fwrite(header, 1, (size_t)size, w.stream);
-    for (size_t i = 0; i < n; i++)
-        fwrite(tensors[i].data, 1, tensors[i].bytes, w.stream);
+    fwrite(size_bytes, 1, sizeof size_bytes, w->file.stream);
+    fwrite(header, 1, (size_t)size, w->file.stream);
     free(header);
-    return file_writer_commit(&w, err);
+    return true;
+}
+
+void safetensors_writer_add(struct safetensors_writer *w, const void *data, size_t size) {
+    if (size)
+        fwrite(data, 1, size, w->file.stream);
+    w->missing -= size; // beyond 0 it is huge, and commit refuses
+}
+
+bool safetensors_writer_commit(struct safetensors_writer *w, struct error *err) {
+    if (w->missing) {
+        error_set(err, "%s: %zu bytes of tensors are missing", w->file.path, w->missing);
+        file_writer_abort(&w->file);
+        return false;
+    }
+    return file_writer_commit(&w->file, err);
+}
+
+void safetensors_writer_abort(struct safetensors_writer *w) {
+    file_writer_abort(&w->file);
+}
+
+bool safetensors_write(const char *path, const struct tensor *tensors, size_t n,
+                       struct error *err) {
+    struct safetensors_writer w;
+    if (!safetensors_writer_open(&w, path, tensors, n, NULL, 0, 8, err))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        safetensors_writer_add(&w, tensors[i].data, tensors[i].bytes);
+    return safetensors_writer_commit(&w, err);
 }

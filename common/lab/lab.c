@@ -8,12 +8,14 @@
 #include <unistd.h>
 
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "io/gguf.h"
 #include "io/hub.h"
 #include "lab/measure.h"
 #include "lab/mixed.h"
 #include "model/arch.h"
+#include "model/packed.h"
 #include "text/chat.h"
 
 enum { TEXT_MAX = 1 << 30 };
@@ -236,6 +238,15 @@ static bool open_model(struct lab *lab, struct error *err) {
     return choose_context(lab, err);
 }
 
+// Files that cannot be written are noticed before the work.
+static bool check_outputs(const struct cli_options *o, struct error *err) {
+    const char *paths[] = {o->json, o->csv, o->logits};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+        if (paths[i] && strcmp(paths[i], "-") != 0 && !file_check_writable(paths[i], err))
+            return false;
+    return true;
+}
+
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err) {
     *lab = (struct lab){.program = program};
@@ -248,6 +259,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
                                        .device = "cpu",
                                        .ppl_mode = o->ppl_mode == PPL_HALF ? "half" : "full",
                                        .threads = o->threads};
+    if (!check_outputs(o, err))
+        return false;
     if (o->cuda)
         return error_set(err, "--device cuda: this build has no CUDA kernels");
     if (o->limits) {
@@ -280,8 +293,8 @@ static bool write_results(struct lab *lab, struct error *err) {
 }
 
 bool lab_close(struct lab *lab, bool ok, struct error *err) {
-    if (ok && lab->table.n_rows)
-        ok = write_results(lab, err);
+    if (lab->table.n_rows)
+        ok = write_results(lab, ok ? err : NULL) && ok; // the first failure is the one to tell
     result_table_free(&lab->table);
     eval_reference_close(&lab->reference);
     questions_free(&lab->questions);
@@ -329,15 +342,16 @@ static bool is_f32(const struct lab *lab) {
 }
 
 // The name of the row that is the model as it is stored.
-static const char *stored_label(const struct lab *lab) {
+static void stored_label(const struct lab *lab, char label[96]) {
     struct stored s = stored_in(lab->model);
     if (s.quantized)
-        return s.format ? s.format->label : "mixed";
-    return is_f32(lab) ? "fp32" : "fp16";
+        snprintf(label, 96, "%s%s", s.format ? s.format->label : "mixed",
+                 packed_summarize(lab->model).int8_activations ? " dynamic" : "");
+    else
+        strcpy(label, is_f32(lab) ? "fp32" : "fp16");
 }
 
-// Whether --config asks for this row, or for none in particular.
-static bool wanted(const struct lab *lab, const char *label) {
+bool lab_wanted(const struct lab *lab, const char *label) {
     return !lab->options.config || strcmp(lab->options.config, label) == 0;
 }
 
@@ -373,27 +387,47 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
     row.quantize_s = stats.seconds;
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
-    bool ok = measure_row(lab, m, &row, err);
+    bool ok = (!lab->save || lab_save(lab, m, recipe, &row, err)) && measure_row(lab, m, &row, err);
     model_free(m);
     return ok;
 }
 
-static bool baseline_row(struct lab *lab, struct error *err) {
+bool lab_save(const struct lab *lab, const struct model *m, const struct recipe *recipe,
+              struct result_row *row, struct error *err) {
+    size_t bytes;
+    if (!packed_save(m, recipe, lab->folder, lab->options.out, &bytes, err))
+        return false;
+    row->file_bytes = (double)bytes;
+    return true;
+}
+
+// A quantized model's own configuration is its first row.
+static bool is_stored(const struct lab *lab, const char *label) {
+    char stored[96];
+    stored_label(lab, stored);
+    return strcmp(stored, label) == 0;
+}
+
+static bool baseline_row(struct lab *lab, const char *label, struct error *err) {
     struct stored s = stored_in(lab->model);
+    bool save = lab->save && lab_wanted(lab, label);
     struct result_row row;
     memory_peak_reset();
-    result_row_init(&row, stored_label(lab), s.format ? s.format->name : "mixed");
+    result_row_init(&row, label, s.format ? s.format->name : "mixed");
     row.bits_per_weight = 8.0 * (double)s.bytes / (double)s.weights;
-    return measure_row(lab, lab->model, &row, err);
+    return (!save || lab_save(lab, lab->model, NULL, &row, err)) &&
+           measure_row(lab, lab->model, &row, err);
 }
 
 // The stored model, and its 16-bit version.
 static bool stored_rows(struct lab *lab, struct error *err) {
-    bool f32 = is_f32(lab), only_logits = lab->options.tokens;
+    bool only_logits = lab->options.tokens;
+    char label[96];
+    stored_label(lab, label);
     // The stored model is every row's reference: --config does not leave it out, --tokens does.
-    if ((wanted(lab, stored_label(lab)) || !only_logits) && !baseline_row(lab, err))
+    if ((lab_wanted(lab, label) || !only_logits) && !baseline_row(lab, label, err))
         return false;
-    if (!f32 || lab->done || !wanted(lab, "fp16"))
+    if (strcmp(label, "fp32") != 0 || lab->done || !lab_wanted(lab, "fp16"))
         return true;
     struct recipe r;
     if (!recipe_parse(&r, "* f16", "fp16", err))
@@ -407,7 +441,8 @@ bool lab_baseline(struct lab *lab, struct error *err) {
     if (!stored_rows(lab, err))
         return false;
     const char *label = lab_recipe_label(lab);
-    return !label || lab->done || !wanted(lab, label) || lab_mixed(lab, &lab->recipe, label, err);
+    return !label || lab->done || !lab_wanted(lab, label) ||
+           lab_mixed(lab, &lab->recipe, label, err);
 }
 
 // What stays unquantized is 16 bits wide in every row, also where the checkpoint has 32.
@@ -423,7 +458,7 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     char label[96];
     if (!config_label(config, label, err))
         return false;
-    if (lab->done || !wanted(lab, label))
+    if (lab->done || !lab_wanted(lab, label) || is_stored(lab, label))
         return true;
     const struct quant_format *format = quant_format_find(config.format);
     struct recipe r;
@@ -437,17 +472,40 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
     return ok;
 }
 
+// --out: which of the rows, and whether there is room for it, before minutes are spent on
+// measuring.
+static bool check_out(struct lab *lab, struct error *err) {
+    const struct cli_options *o = &lab->options;
+    if (!o->out)
+        return true;
+    if (!o->config)
+        cli_usage_error(lab->program, "--out needs --config too: the row that is to be saved");
+    if (o->tokens)
+        cli_usage_error(lab->program, "--out and --tokens exclude each other");
+    lab->save = true;
+    return folder_check_new(o->out, err);
+}
+
+static void warn_of_packed(const struct lab *lab) {
+    const struct packed_summary s = packed_summarize(lab->model);
+    if (s.weights)
+        cli_warn(lab->program, "%s: the weights are %s already; other formats are made from these",
+                 lab->folder, s.format ? s.format->label : "in mixed formats");
+}
+
 // A --config that names no row is noticed before minutes are spent on the baseline.
 static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
                          struct error *err) {
+    char stored[96];
     const char *recipe = lab_recipe_label(lab);
-    bool found = wanted(lab, stored_label(lab)) || (is_f32(lab) && wanted(lab, "fp16")) ||
-                 (recipe && wanted(lab, recipe));
+    stored_label(lab, stored);
+    bool found = lab_wanted(lab, stored) || (is_f32(lab) && lab_wanted(lab, "fp16")) ||
+                 (recipe && lab_wanted(lab, recipe));
     for (size_t i = 0; i < n; i++) {
         char label[96];
         if (!config_label(configs[i], label, err))
             return false;
-        found |= wanted(lab, label);
+        found |= lab_wanted(lab, label);
     }
     if (!found)
         cli_usage_error(lab->program, "--config is '%s', which is no row of this phase",
@@ -461,7 +519,11 @@ bool lab_run(const struct cli_program *program, const struct lab_config *configs
     struct lab lab;
     bool ok = lab_open(&lab, program, argc, argv, err);
     if (ok && !lab.done)
-        ok = check_config(&lab, configs, n, err) && lab_baseline(&lab, err);
+        ok = check_config(&lab, configs, n, err) && check_out(&lab, err);
+    if (ok && !lab.done && n)
+        warn_of_packed(&lab);
+    if (ok && !lab.done)
+        ok = lab_baseline(&lab, err);
     for (size_t i = 0; ok && i < n && !lab.done; i++)
         ok = lab_quantized(&lab, configs[i], err);
     return lab_close(&lab, ok, err);

@@ -29,6 +29,7 @@ struct lab {
     struct recipe recipe;            // of --recipe; without rules: none
     struct eval_reference reference; // set by lab_baseline
     struct result_table table;
+    bool save; // --out is for the row that --config names
     bool done; // the flags asked for something that needs no rows, and it is done
 };
 
@@ -36,8 +37,8 @@ struct lab {
 // failure; a command line that is wrong ends the program (cli_usage_error).
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err);
-// If all went well so far: prints the table, or writes JSON and CSV where asked. Frees everything
-// in any case.
+// Prints the table, or writes JSON and CSV where asked: after a failure the rows that there are.
+// Frees everything in any case.
 bool lab_close(struct lab *lab, bool ok, struct error *err);
 
 // One configuration: a weight format, and whether activations become int8 on the fly.
@@ -58,11 +59,19 @@ bool lab_quantized(struct lab *lab, struct lab_config config, struct error *err)
 // One row for the weights that a recipe makes of the checkpoint's; format: its column.
 bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_activations,
                     const char *label, const char *format, struct error *err);
+// Writes the model, before or after it is measured, to the folder --out and the bytes of its
+// weights' file to the row. recipe: what it was made by, or NULL.
+bool lab_save(const struct lab *lab, const struct model *m, const struct recipe *recipe,
+              struct result_row *row, struct error *err);
+// Whether --config asks for this row, or for none in particular.
+bool lab_wanted(const struct lab *lab, const char *label);
+
 // Where a file of this project is ("data/eval.txt"), from wherever the program was started; the
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
 
-// The whole of a phase that measures a list of configurations.
+// The whole of a phase that measures a list of configurations; --out saves the one that --config
+// names.
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
              int argc, char **argv, struct error *err);
 

@@ -125,7 +125,7 @@ static bool measure_choices(struct lab *lab, const struct model *m, struct resul
     struct choices_result r;
     struct progress p;
     progress_start(&p, row->config, "questions");
-    bool ok = choices_score(m, lab->tokenizer, &lab->questions, 0, &r, show_choices, &p, err);
+    bool ok = choices_score(m, lab->tokenizer, &lab->questions, lab->options.questions, &r, show_choices, &p, err);
     progress_finish(&p);
     if (!ok)
         return false;

@@ -96,25 +96,23 @@ bool lab_resolve_recipe(const struct lab *lab, const struct recipe *recipe, stru
     return false;
 }
 
-// The one format that every quantized tensor has; "mixed" if there are several.
+// The one format that its rules name; "mixed" if there are several.
 static const char *format_name(const struct recipe *r) {
-    const char *name = NULL;
+    const struct quant_format *one = NULL;
     for (size_t i = 0; i < r->n_rules; i++) {
         const struct quant_format *f = r->rules[i].format;
-        if (!f || f->dtype != DTYPE_BLOCK)
-            continue;
-        if (name && strcmp(name, f->name) != 0)
+        if (f && one && f != one)
             return "mixed";
-        name = f->name;
+        one = f ? f : one;
     }
-    return name ? name : "mixed";
+    return one ? one->name : "mixed";
 }
 
 bool lab_mixed(struct lab *lab, const struct recipe *recipe, const char *label, struct error *err) {
     struct recipe r;
     if (!lab_resolve_recipe(lab, recipe, &r, err))
         return false;
-    bool ok = lab_recipe_row(lab, &r, false, label, format_name(&r), err);
+    bool ok = lab_recipe_row(lab, &r, false, label, format_name(recipe), err);
     recipe_free(&r);
     return ok;
 }

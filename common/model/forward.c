@@ -195,20 +195,22 @@ static bool mlp_block(const struct model *m, size_t i, size_t t, struct workspac
     return true;
 }
 
+static bool forward_block(const struct model *m, struct kv_cache *kv, const struct batch *b,
+                          struct workspace *ws, float *hidden, struct error *err) {
+    embed(m, b, ws);
+    for (size_t i = 0; i < m->config.n_layers; i++)
+        if (!attention_block(m, kv, i, b, ws, err) || !mlp_block(m, i, b->n, ws, err))
+            return false;
+    normalize(m, &m->final_norm, ws->x, b->n, hidden);
+    return true;
+}
+
 // Tokens [t, t + at most BLOCK) of a batch.
 static struct batch part_of(const struct batch *b, size_t t) {
     return (struct batch){.n = b->n - t < BLOCK ? b->n - t : BLOCK,
                           .tokens = b->tokens + t,
                           .positions = b->positions + t,
                           .sequences = b->sequences ? b->sequences + t : NULL};
-}
-
-static bool run_layers(const struct model *m, struct kv_cache *kv, const struct batch *b,
-                       size_t first, size_t end, struct workspace *ws, struct error *err) {
-    for (size_t i = first; i < end; i++)
-        if (!attention_block(m, kv, i, b, ws, err) || !mlp_block(m, i, b->n, ws, err))
-            return false;
-    return true;
 }
 
 bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch *b, float *hidden,
@@ -219,10 +221,7 @@ bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch
     bool ok = workspace_init(&ws, &m->config, b->n < BLOCK ? b->n : BLOCK, err);
     for (size_t t = 0; ok && t < b->n; t += BLOCK) {
         struct batch part = part_of(b, t);
-        embed(m, &part, &ws);
-        ok = run_layers(m, kv, &part, 0, m->config.n_layers, &ws, err);
-        if (ok)
-            normalize(m, &m->final_norm, ws.x, part.n, hidden + t * m->config.hidden);
+        ok = forward_block(m, kv, &part, &ws, hidden + t * m->config.hidden, err);
     }
     workspace_free(&ws);
     return ok;
@@ -257,7 +256,8 @@ bool model_run_layers(const struct model *m, struct kv_cache *kv, const struct b
     for (size_t t = 0; ok && t < b->n; t += BLOCK) {
         struct batch part = part_of(b, t);
         memcpy(ws.x, x + t * h, part.n * h * sizeof *x);
-        ok = run_layers(m, kv, &part, first, end, &ws, err);
+        for (size_t i = first; ok && i < end; i++)
+            ok = attention_block(m, kv, i, &part, &ws, err) && mlp_block(m, i, part.n, &ws, err);
         memcpy(x + t * h, ws.x, part.n * h * sizeof *x);
     }
     workspace_free(&ws);

@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "model/arch.h"
+#include "model/packed.h"
 #include "model/rope_scaling.h"
 #include "quant/format.h"
 
@@ -33,7 +34,7 @@ static const struct tensor *find_by_name(const struct loader *l, const char *nam
 }
 
 // The tensor of that name with exactly this shape (k = 0: a vector of n), in a type we compute
-// with.
+// with; matrices may be packed.
 static const struct tensor *find_tensor(const struct loader *l, const char *name, size_t n,
                                         size_t k) {
     const struct tensor *t = find_by_name(l, name);
@@ -68,15 +69,6 @@ static bool load_vector(const struct loader *l, const char *name, size_t n, floa
 
 // ---- matrices ---------------------------------------------------------------------------------
 
-static void set_matrix(struct linear *out, const struct tensor *t, size_t n, size_t k) {
-    out->w = *t;
-    if (t->dtype != DTYPE_BLOCK)
-        out->w.format = quant_format_of_dtype(t->dtype);
-    out->w.n_dims = 2;
-    out->w.shape[0] = n;
-    out->w.shape[1] = k;
-}
-
 // src [k, n] -> dst [n, k], in tiles that fit the L1 cache.
 static void transpose(char *dst, const char *src, size_t n, size_t k, size_t size) {
     enum { TILE = 32 };
@@ -88,25 +80,41 @@ static void transpose(char *dst, const char *src, size_t n, size_t k, size_t siz
                     memcpy(dst + (i * k + j) * size, src + (j * n + i) * size, size);
 }
 
-// A matrix [n, k]: a view of the file, or a copy of our own where the file has it turned, or at an
-// address no such type may have (files written before headers were padded).
+// A view of the file's matrix t, or a copy where the file has it at an address no such type may
+// have (files written before headers were padded, or by others).
+static bool view_matrix(const struct loader *l, const struct tensor *t, struct linear *out) {
+    size_t align = dtype_size(t->dtype);
+    if (t->dtype == DTYPE_BLOCK) // blocks hold float16s, planes begin at cache lines
+        align = t->format->block_weights ? sizeof(uint16_t) : PACKED_ALIGN;
+    out->w = *t;
+    if (!out->w.format)
+        out->w.format = quant_format_of_dtype(t->dtype);
+    if ((uintptr_t)t->data % align == 0)
+        return true;
+    if (!(out->w.data = memory_alloc(t->bytes, 1, t->name, l->err)))
+        return false;
+    out->owns_data = true;
+    memcpy(out->w.data, t->data, t->bytes);
+    return true;
+}
+
+// A matrix [n, k]: a view, or a copy of our own where the file has it turned. Packed ones never
+// are: they have a format before we give them one.
 static bool load_matrix(const struct loader *l, const char *name, size_t n, size_t k,
                         bool transposed, struct linear *out) {
-    const struct tensor *t = transposed ? find_tensor(l, name, k, n) : find_tensor(l, name, n, k);
-    if (!t)
-        return false;
-    set_matrix(out, t, n, k);
-    // Blocks hold float16s, which lie at even addresses in all of them or in none.
-    size_t size = t->dtype == DTYPE_BLOCK ? sizeof(uint16_t) : dtype_size(t->dtype);
-    if (!transposed && (uintptr_t)t->data % size == 0)
-        return true;
+    const struct tensor *stored = find_by_name(l, name);
+    bool turned = transposed && !(stored && stored->format);
+    const struct tensor *t = turned ? find_tensor(l, name, k, n) : find_tensor(l, name, n, k);
+    if (!t || !turned)
+        return t && view_matrix(l, t, out);
+    out->w = *t;
+    out->w.format = quant_format_of_dtype(t->dtype);
+    out->w.shape[0] = n;
+    out->w.shape[1] = k;
     if (!(out->w.data = memory_alloc(t->bytes, 1, name, l->err)))
         return false;
     out->owns_data = true;
-    if (transposed)
-        transpose(out->w.data, t->data, n, k, size);
-    else
-        memcpy(out->w.data, t->data, t->bytes);
+    transpose(out->w.data, t->data, n, k, dtype_size(t->dtype));
     return true;
 }
 
@@ -139,27 +147,62 @@ static bool load_norm(const struct loader *l, size_t layer, const char *part, si
            load_vector(l, part_name(l, layer, part, ".bias", name), n, &out->bias);
 }
 
-// GPT-2 stores q, k and v as one matrix: k and v become views of the rows behind q's.
-static bool load_fused_qkv(const struct loader *l, size_t layer, struct layer *out) {
-    const struct model_config *c = &l->m->config;
-    size_t rows = c->n_heads * c->head_dim;
+// Packed, they are a stack of three.
+static bool load_qkv_stack(const struct loader *l, const struct tensor *stack,
+                           struct linear *const parts[3], size_t rows, size_t hidden) {
+    if (stack->shape[0] != 3 || stack->shape[1] != rows || stack->shape[2] != hidden)
+        return error_set(l->err, "%s: tensor '%s' is [%zu, %zu, %zu], expected [3, %zu, %zu]",
+                         stack->file, stack->name, stack->shape[0], stack->shape[1],
+                         stack->shape[2], rows, hidden);
+    for (size_t i = 0; i < 3; i++) {
+        struct tensor t = packed_matrix(stack, i);
+        if (!view_matrix(l, &t, parts[i]))
+            return false;
+    }
+    return true;
+}
+
+// One matrix: k and v become views of the rows behind q's.
+static bool load_qkv_rows(const struct loader *l, const char *name, struct linear *const parts[3],
+                          size_t rows, size_t hidden) {
     struct linear all = {0};
-    bool ok = load_linear(l, layer, PART_Q, 3 * rows, c->hidden, c->attention_bias, &all);
-    out->q = all;
-    struct linear *parts[3] = {&out->q, &out->k, &out->v};
-    for (size_t i = 0; ok && i < 3; i++) {
+    bool ok = load_matrix(l, name, 3 * rows, hidden, l->arch->transposed && !l->m->gguf, &all);
+    if (ok && all.w.dtype == DTYPE_BLOCK && !all.w.format->block_weights)
+        ok = error_set(l->err, "%s: tensor '%s' is packed as one matrix, expected a stack of three",
+                       all.w.file, all.w.name);
+    for (size_t i = 0; i < 3; i++) {
         *parts[i] = all;
         parts[i]->owns_data = all.owns_data && i == 0;
         parts[i]->w.shape[0] = rows;
         parts[i]->w.bytes = all.w.bytes / 3;
-        parts[i]->w.data = (char *)all.w.data + i * (all.w.bytes / 3);
-        if (i && all.bias) {
-            if (!(parts[i]->bias = memory_alloc(rows, sizeof(float), "bias", l->err)))
-                return false;
-            memcpy(parts[i]->bias, all.bias + i * rows, rows * sizeof(float));
-        }
+        if (ok)
+            parts[i]->w.data = (char *)all.w.data + i * (all.w.bytes / 3);
     }
     return ok;
+}
+
+// GPT-2 stores q, k and v as one matrix and one bias.
+static bool load_fused_qkv(const struct loader *l, size_t layer, struct layer *out) {
+    const struct model_config *c = &l->m->config;
+    const char *base = l->arch->parts[PART_Q];
+    size_t rows = c->n_heads * c->head_dim;
+    struct linear *const parts[3] = {&out->q, &out->k, &out->v};
+    char name[256];
+    const struct tensor *t = find_by_name(l, part_name(l, layer, base, ".weight", name));
+    if (!(t && t->n_dims == 3 && t->format && !l->m->gguf
+              ? load_qkv_stack(l, t, parts, rows, c->hidden)
+              : load_qkv_rows(l, name, parts, rows, c->hidden)))
+        return false;
+    if (!c->attention_bias)
+        return true;
+    if (!load_vector(l, part_name(l, layer, base, ".bias", name), 3 * rows, &out->q.bias))
+        return false;
+    for (size_t i = 1; i < 3; i++) {
+        if (!(parts[i]->bias = memory_alloc(rows, sizeof(float), "bias", l->err)))
+            return false;
+        memcpy(parts[i]->bias, out->q.bias + i * rows, rows * sizeof(float));
+    }
+    return true;
 }
 
 static bool load_qkv(const struct loader *l, size_t i, struct layer *out) {
@@ -245,18 +288,38 @@ static bool open_files(struct model *m, const char *path, struct error *err) {
                gguf_weights_open(m->gguf, path, &m->config, err);
     return model_config_read(&m->config, path, err) &&
            (m->files = memory_alloc(1, sizeof *m->files, "checkpoint", err)) &&
-           safetensors_open(m->files, path, err);
+           safetensors_open(m->files, path, err) && packed_bind(m->files, err);
+}
+
+static bool set_int8_activations(void *user, struct linear *l) {
+    (void)user;
+    const int8_t *codes;
+    const float *scales;
+    size_t step;
+    l->int8_activations = quant_int8_planes(&l->w, &codes, &scales, &step);
+    return true;
+}
+
+static bool load_activations(const struct loader *l) {
+    bool int8;
+    if (!l->m->files)
+        return true;
+    if (!packed_activations(l->m->files, &int8, l->err))
+        return false;
+    return !int8 || model_visit_linears(l->m, set_int8_activations, NULL);
 }
 
 struct model *model_load(const char *path, struct error *err) {
     struct model *m = memory_alloc(1, sizeof *m, "model", err);
     if (!m)
         return NULL;
+    m->config.bos = -1;
     bool ok = open_files(m, path, err) &&
               (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err));
     if (ok) {
         struct loader l = {m, m->config.arch, path, "", err};
-        ok = load_weights(&l) && rope_frequencies(&m->config, &m->inv_freq, err);
+        ok = load_weights(&l) && load_activations(&l) &&
+             rope_frequencies(&m->config, &m->inv_freq, err);
     }
     if (!ok) {
         model_free(m);

@@ -2,15 +2,13 @@
 //
 //     {"residual": {"columns": [17, 30], "scales": [4, 4]},
 //      "mlp": [{"columns": [0, 1, 2, …], "scales": [4, 32, 4, …]}, …]}     one per layer
-#include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "io/json.h"
 #include "model/outliers.h"
@@ -107,82 +105,24 @@ bool outlier_plan_parse(struct outlier_plan *p, const struct model_config *c, co
 
 // ---- folders ------------------------------------------------------------------------------------
 
-static bool copy_file(const char *from, const char *to, struct error *err) {
-    struct mapping m;
-    struct file_writer w;
-    if (!mapping_open(&m, from, err))
-        return false;
-    bool ok = file_writer_open(&w, to, err);
-    if (ok) {
-        if (m.size)
-            fwrite(m.data, 1, m.size, w.stream);
-        ok = file_writer_commit(&w, err);
-    }
-    mapping_close(&m);
-    return ok;
+static bool is_copied(const char *name) {
+    return strcmp(name, record_name) != 0;
 }
 
-// Links are followed (the Hugging Face cache is made of them); folders are left out.
-static bool copy_files(const char *in, const char *out, struct error *err) {
-    DIR *d = opendir(in);
-    if (!d)
-        return error_set(err, "%s: %s", in, strerror(errno));
-    bool ok = true;
-    for (struct dirent *e; ok && (e = readdir(d));) {
-        char *from = path_join(in, e->d_name, err), *to = path_join(out, e->d_name, err);
-        ok =
-            from && to &&
-            (strcmp(e->d_name, record_name) == 0 || !file_exists(from) || copy_file(from, to, err));
-        free(from);
-        free(to);
-    }
-    closedir(d);
-    return ok;
-}
-
-static void remove_folder(const char *folder) {
-    DIR *d = opendir(folder);
-    for (struct dirent *e; d && (e = readdir(d));)
-        unlinkat(dirfd(d), e->d_name, 0);
-    if (d)
-        closedir(d);
-    rmdir(folder);
-}
-
-static bool is_free(const char *path) {
-    DIR *d = opendir(path);
-    if (!d)
-        return access(path, F_OK) != 0;
-    size_t entries = 0;
-    while (readdir(d))
-        entries++;
-    closedir(d);
-    return entries <= 2; // "." and ".."
-}
-
-// Everything is made in "<out>.tmp.<pid>", which takes its name at the end; rename() replaces an
-// empty folder and nothing else.
 static bool transform(const char *in, const char *out, const struct outlier_plan *p,
                       const struct model_config *c, bool undo, size_t *rounded, struct error *err) {
-    size_t length = strlen(out);
-    while (length > 1 && out[length - 1] == '/')
-        length--;
-    if (!is_free(out))
-        return error_set(err, "%s: is there already; remove it first", out);
-    char *folder = memory_printf(err, "%.*s.tmp.%ld", (int)length, out, (long)getpid());
-    char *record = folder ? path_join(folder, record_name, err) : NULL;
-    bool ok = record && folder_create(folder, err);
-    if (ok) {
-        ok = copy_files(in, folder, err) && outlier_plan_apply(p, c, folder, undo, rounded, err) &&
-             (undo || outlier_plan_write(p, record, err));
-        if (ok && rename(folder, out) != 0)
-            ok = error_set(err, "%s: cannot rename to %s: %s", folder, out, strerror(errno));
-        if (!ok)
-            remove_folder(folder);
-    }
+    struct folder_writer w;
+    if (!folder_writer_open(&w, out, err))
+        return false;
+    char *record = path_join(w.temporary, record_name, err);
+    bool ok = record && folder_copy_files(in, w.temporary, is_copied, err) &&
+              outlier_plan_apply(p, c, w.temporary, undo, rounded, err) &&
+              (undo || outlier_plan_write(p, record, err));
     free(record);
-    free(folder);
-    return ok;
+    if (ok)
+        return folder_writer_commit(&w, err);
+    folder_writer_abort(&w);
+    return false;
 }
 
 bool outliers_add(const char *in, const char *out, const struct outlier_options *o, size_t *rounded,

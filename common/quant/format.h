@@ -1,7 +1,8 @@
 // The one seam for weight formats: a row in a table.
 //
 // A matrix [N, K] in some format is `format->bytes(N, K)` bytes: planes of codes, scales and zero
-// points (struct quant_planes), rows in order, so that a row can be read alone. Whoever has a
+// points (struct quant_planes) or blocks (quant/format_ggml.h), rows in order, so that a row can be
+// read alone. Whoever has a
 // weight asks the row; nothing else in the project knows what the bytes mean. To add a format: one
 // file with its row, one line in format_shared.h, one in format.c.
 #ifndef NIBBLE_QUANT_FORMAT_H
@@ -26,8 +27,8 @@ enum scale_span {
 struct quant_hints {
     float absmax;            // quant_absmax of the whole matrix, for SPAN_TENSOR
     bool search;             // look for scales of least error, where the format knows how; slower
-    const float *importance; // [k] how much an error in each column matters (>= 0), for the search;
-                             // NULL: all alike
+    const float *importance; // [k] how much an error in each column matters (>= 0), for the search
+                             // and for formats that always search; NULL: all alike
 };
 
 struct quant_format {
@@ -44,7 +45,8 @@ struct quant_format {
     size_t block_weights, block_bytes;
     int gguf_type; // the type's number in a GGUF file plus 1; 0: it has none
 
-    // Bytes of an [n, k] matrix, everything included; false on overflow.
+    // Bytes of an [n, k] matrix, everything included; false on overflow, and if k weights are not
+    // whole blocks.
     bool (*bytes)(const struct quant_format *f, size_t n, size_t k, size_t *out);
     // Quantizes rows [row, row + count) of an [n, k] matrix into out (the whole matrix's bytes).
     // w: [count, k], its first row is the matrix's row `row`. Fails on NaN or infinity, and on a

@@ -9,6 +9,16 @@ bool ggml_bytes(const struct quant_format *f, size_t n, size_t k, size_t *out) {
            size_mul(n, row_bytes, out);
 }
 
+bool ggml_within_reach(const float *w, size_t k, size_t block_weights, float reach,
+                       struct ggml_failure *why) {
+    for (size_t col = 0; col < k; col += block_weights) {
+        float scale = quant_absmax(w + col, block_weights) / reach;
+        if (!(scale <= 65504))
+            return ggml_fail(why, col, scale);
+    }
+    return true;
+}
+
 bool ggml_quantize(const struct quant_format *f, ggml_encode *encode, const float *w, size_t row,
                    size_t count, size_t n, size_t k, const struct quant_hints *hints, void *out,
                    struct error *err) {

@@ -38,6 +38,16 @@ struct ggml_failure {
 typedef bool ggml_encode(const float *w, size_t k, const struct quant_hints *hints, uint8_t *out,
                          struct ggml_failure *why);
 
+// `return ggml_fail(…)`.
+static inline bool ggml_fail(struct ggml_failure *why, size_t col, float scale) {
+    *why = (struct ggml_failure){col, scale};
+    return false;
+}
+
+// Whether every block's largest weight is at most `reach` times the largest float16.
+bool ggml_within_reach(const float *w, size_t k, size_t block_weights, float reach,
+                       struct ggml_failure *why);
+
 // What the rows of the table are made of; see GGML_FORMAT.
 bool ggml_bytes(const struct quant_format *f, size_t n, size_t k, size_t *out);
 bool ggml_quantize(const struct quant_format *f, ggml_encode *encode, const float *w, size_t row,
@@ -83,6 +93,11 @@ static inline float ggml_load_f16(const uint8_t *p) {
 static inline float ggml_store_f16(uint8_t *p, float scale) {
     ggml_store16(p, f32_to_f16(scale));
     return ggml_load_f16(p);
+}
+
+// The nearest float16, as a float; the largest one for what is larger.
+static inline float ggml_round_f16(float scale) {
+    return f16_to_f32(f32_to_f16(clamp(scale, -65504, 65504)));
 }
 
 // 1 / scale; 0 where that is no number: such a scale is far below the smallest float16.

@@ -50,17 +50,34 @@ INLINE ivec fp4_code(vec x, float scale) {
     return code | ((x < 0) & (code != 0) & 8);
 }
 
+// Behind the exponent that is already in the block.
+static void SIMD(round_fp4)(const float *w, uint8_t *block) {
+    struct codes32 q;
+    for (int i = 0; i < VECS; i++)
+        q.v[i] = fp4_code(vec_load(w + i * LANES), fp4_scale(block[0]));
+    store_nibbles(q, block + 1);
+}
+
 static bool SIMD(encode_mxfp4)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
     for (size_t col = 0; col < k; col += 32, out += 17) {
-        struct weights32 x = load32(w + col);
-        float largest = largest_of(x);
+        float largest = largest_of(load32(w + col));
         if (!isfinite(largest))
             return ggml_fail(why, col, NAN);
         out[0] = fp4_exponent(largest);
-        struct codes32 q;
-        for (int i = 0; i < VECS; i++)
-            q.v[i] = fp4_code(x.v[i], fp4_scale(out[0]));
-        store_nibbles(q, out + 1);
+        SIMD(round_fp4)(w + col, out);
     }
     return true;
+}
+
+// The codes of the values nearest to 32 weights / scale.
+static void SIMD(round_values)(const float *w, float scale, uint8_t *qs) {
+    float inverse = ggml_inverse(scale);
+    struct codes32 q;
+    for (int i = 0; i < VECS; i++) {
+        vec x = vec_load(w + i * LANES) * inverse;
+        q.v[i] = (ivec){0};
+        for (int m = 0; m < 15; m++)
+            q.v[i] -= x > (float)(iq4_values[m] + iq4_values[m + 1]) * 0.5f;
+    }
+    store_nibbles(q, qs);
 }

@@ -1,8 +1,6 @@
 // Super-blocks of 256 weights, LANES weights at a time.
 #include "quant/format_ggml_simd.h"
 
-#define unpack_run SIMD(unpack_run)
-
 // n neighbours of one group: scale * code - min, their codes in `code(l)` for l = 0, LANES …
 #define UNPACK_RUN(out, n, scale, min, code)                                                       \
     for (int l = 0; l < (n); l += LANES)                                                           \
@@ -73,3 +71,15 @@ GGML_DEQUANTIZE(q3_k)
 GGML_DEQUANTIZE(q4_k)
 GGML_DEQUANTIZE(q5_k)
 GGML_DEQUANTIZE(q6_k)
+
+// The nearest codes of a super-block whose scales are chosen.
+static void SIMD(round_super)(const struct ggml_kind *kind, const float *w, struct ggml_super *s) {
+    int len = SUPER / kind->groups;
+    for (int i = 0; i < SUPER; i += LANES) {
+        int g = i / len;
+        float scale = s->d * (float)s->scale[g], min = s->dmin * (float)s->min[g];
+        vec x = (vec_load(w + i) + min) * ggml_inverse(scale);
+        vec q = vec_round(vec_clamp(x, kind->grid.lo, kind->grid.hi)) - kind->grid.lo;
+        bytes_of_ints(__builtin_convertvector(q, ivec), s->codes + i);
+    }
+}

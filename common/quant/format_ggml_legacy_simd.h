@@ -1,13 +1,14 @@
 // Blocks of 32 weights with one scale, LANES weights at a time.
 #include "quant/format_ggml_simd.h"
 
-#define round_symmetric SIMD(round_symmetric)
+#define encode_symmetric SIMD(encode_symmetric)
+#define encode_range SIMD(encode_range)
+#define store_codes SIMD(store_codes)
 #define round_from SIMD(round_from)
 #define range_of SIMD(range_of)
 #define range32 SIMD(range32)
 #define store_fifth_bits SIMD(store_fifth_bits)
 #define load_fifth_bits SIMD(load_fifth_bits)
-#define load_codes SIMD(load_codes)
 #define unpack_nibbles SIMD(unpack_nibbles)
 
 // ---- reading -----------------------------------------------------------------------------------
@@ -66,7 +67,8 @@ GGML_DEQUANTIZE(q4_1)
 GGML_DEQUANTIZE(q5_0)
 GGML_DEQUANTIZE(q5_1)
 
-// ---- writing -----------------------------------------------------------------------------------
+// ---- writing: the reference's rounding
+// -----------------------------------------------------------
 
 INLINE void store_fifth_bits(struct codes32 q, uint8_t *out) {
     uint32_t high = 0;
@@ -76,7 +78,14 @@ INLINE void store_fifth_bits(struct codes32 q, uint8_t *out) {
     ggml_store16(out + 2, (uint16_t)(high >> 16));
 }
 
-// x * inverse + shift, cut to an integer of at most `most`: the reference's way to round.
+// Codes of four or five bits to where the scales end.
+INLINE void store_codes(struct codes32 q, int bits, uint8_t *out) {
+    if (bits == 5)
+        store_fifth_bits(q, out);
+    store_nibbles(q, out + (bits == 5 ? 4 : 0));
+}
+
+// (x - from) * inverse + shift, cut to an integer of at most `most`.
 INLINE struct codes32 round_from(struct weights32 x, float from, float inverse, float shift,
                                  int most) {
     struct codes32 q;
@@ -89,23 +98,27 @@ INLINE struct codes32 round_from(struct weights32 x, float from, float inverse, 
 }
 
 // q4_0 and q5_0: the largest weight takes code 0, which is -half.
-static bool SIMD(encode_symmetric)(const float *w, size_t k, int half, uint8_t *out,
-                                   struct ggml_failure *why) {
-    for (size_t col = 0; col < k; col += 32) {
+INLINE bool encode_symmetric(const float *w, size_t k, int bits, uint8_t *out,
+                             struct ggml_failure *why) {
+    int half = 1 << (bits - 1);
+    size_t bytes = bits == 5 ? 22 : 18;
+    for (size_t col = 0; col < k; col += 32, out += bytes) {
         struct weights32 x = load32(w + col);
         float d = largest_signed(x, w + col) / (float)-half;
         if (!isfinite(ggml_store_f16(out, d)))
             return ggml_fail(why, col, d);
-        struct codes32 q = round_from(x, 0, ggml_inverse(d), (float)half + 0.5f, 2 * half - 1);
-        out += 2;
-        if (half == 16) {
-            store_fifth_bits(q, out);
-            out += 4;
-        }
-        store_nibbles(q, out);
-        out += 16;
+        store_codes(round_from(x, 0, ggml_inverse(d), (float)half + 0.5f, 2 * half - 1), bits,
+                    out + 2);
     }
     return true;
+}
+
+static bool SIMD(encode_q4_0)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
+    return encode_symmetric(w, k, 4, out, why);
+}
+
+static bool SIMD(encode_q5_0)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
+    return encode_symmetric(w, k, 5, out, why);
 }
 
 // The smallest and the largest of 32 finite weights. Of zeros of both signs the first is taken, as
@@ -117,8 +130,8 @@ struct range32 {
 INLINE struct range32 range_of(struct weights32 x, const float *w) {
     vec lo = x.v[0], hi = x.v[0];
     for (int i = 1; i < VECS; i++) {
-        lo = vec_select(x.v[i] < lo, x.v[i], lo);
-        hi = vec_select(x.v[i] > hi, x.v[i], hi);
+        lo = vec_min(lo, x.v[i]);
+        hi = -vec_min(-hi, -x.v[i]);
     }
     struct range32 range = {-vec_largest(-lo), vec_largest(hi)};
     for (int i = 0; range.lo == 0 && i < 32; i++)
@@ -130,28 +143,31 @@ INLINE struct range32 range_of(struct weights32 x, const float *w) {
 }
 
 // q4_1 and q5_1: codes from the smallest weight to the largest.
-static bool SIMD(encode_range)(const float *w, size_t k, int most, uint8_t *out,
-                               struct ggml_failure *why) {
-    for (size_t col = 0; col < k; col += 32) {
+INLINE bool encode_range(const float *w, size_t k, int bits, uint8_t *out,
+                         struct ggml_failure *why) {
+    int most = (1 << bits) - 1;
+    size_t bytes = bits == 5 ? 24 : 20;
+    for (size_t col = 0; col < k; col += 32, out += bytes) {
         struct weights32 x = load32(w + col);
         if (!isfinite(largest_of(x)))
             return ggml_fail(why, col, NAN);
         struct range32 range = range_of(x, w + col);
-        float d = (range.hi - range.lo) / (float)most;
+        float d = range.hi > range.lo ? (range.hi - range.lo) / (float)most : 0;
         if (!isfinite(ggml_store_f16(out, d)))
             return ggml_fail(why, col, d);
         if (!isfinite(ggml_store_f16(out + 2, range.lo)))
             return ggml_fail(why, col, range.lo);
-        struct codes32 q = round_from(x, range.lo, ggml_inverse(d), 0.5f, most);
-        out += 4;
-        if (most == 31) {
-            store_fifth_bits(q, out);
-            out += 4;
-        }
-        store_nibbles(q, out);
-        out += 16;
+        store_codes(round_from(x, range.lo, ggml_inverse(d), 0.5f, most), bits, out + 4);
     }
     return true;
+}
+
+static bool SIMD(encode_q4_1)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
+    return encode_range(w, k, 4, out, why);
+}
+
+static bool SIMD(encode_q5_1)(const float *w, size_t k, uint8_t *out, struct ggml_failure *why) {
+    return encode_range(w, k, 5, out, why);
 }
 
 // Halves are rounded away from zero, as roundf does.
@@ -169,4 +185,24 @@ static bool SIMD(encode_q8_0)(const float *w, size_t k, uint8_t *out, struct ggm
         }
     }
     return true;
+}
+
+// ---- writing: scales that a search chose
+// ---------------------------------------------------------
+
+// The nearest codes of 32 weights, behind the scales that are already in the block.
+static void SIMD(round_block)(const struct legacy_type *type, const float *w, uint8_t *block) {
+    float d = ggml_load_f16(block), m = type->offset ? ggml_load_f16(block + 2) : 0;
+    float inverse = ggml_inverse(d);
+    struct codes32 q;
+    block += type->offset ? 4 : 2;
+    for (int i = 0; i < VECS; i++) {
+        vec x = (vec_load(w + i * LANES) - m) * inverse;
+        vec code = vec_round(vec_clamp(x, type->grid.lo, type->grid.hi));
+        q.v[i] = __builtin_convertvector(type->bits < 8 ? code - type->grid.lo : code, ivec);
+        if (type->bits == 8)
+            bytes_of_ints(q.v[i], block + i * LANES);
+    }
+    if (type->bits < 8)
+        store_codes(q, type->bits, block);
 }

@@ -1,4 +1,7 @@
 // What the block formats' vector code shares: bytes in and out, and 32 neighbours at a time.
+#define vec_min SIMD(vec_min)
+#define vec_clamp SIMD(vec_clamp)
+#define vec_round SIMD(vec_round)
 #define byte_vec SIMD(byte_vec)
 #define ints_of_bytes SIMD(ints_of_bytes)
 #define bytes_of_ints SIMD(bytes_of_ints)
@@ -13,17 +16,60 @@
 #define largest_signed SIMD(largest_signed)
 #define store_nibbles SIMD(store_nibbles)
 
+// a < b ? a : b and a > b ? a : b in one instruction where there is one.
+INLINE vec vec_min(vec a, vec b) {
+#if LANES == 16
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return vec_select(a < b, a, b);
+#endif
+}
+
+INLINE vec vec_clamp(vec x, float lo, float hi) {
+#if LANES == 16
+    return vec_min((vec)_mm512_max_ps((__m512)x, (__m512)vec_set(lo)), vec_set(hi));
+#elif LANES == 8
+    return vec_min((vec)_mm256_max_ps((__m256)x, (__m256)vec_set(lo)), vec_set(hi));
+#else
+    return vec_min(vec_max(x, vec_set(lo)), vec_set(hi));
+#endif
+}
+
+// To even; see round_even.
+INLINE vec vec_round(vec x) {
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
 typedef uint8_t byte_vec __attribute__((vector_size(LANES)));
 
+// LANES bytes as integers 0 … 255. GCC 12's own conversion goes through scalar registers.
 INLINE ivec ints_of_bytes(const uint8_t *p) {
+#if LANES == 16
+    return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+#elif LANES == 8
+    return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+#else
     byte_vec b;
     memcpy(&b, p, sizeof b);
     return __builtin_convertvector(b, ivec);
+#endif
 }
 
+// The low bytes of integers.
 INLINE void bytes_of_ints(ivec v, uint8_t *p) {
+#if LANES == 16
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8((__m512i)v));
+#elif LANES == 8
+    v &= 255;
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v),
+                                     _mm256_extracti128_si256((__m256i)v, 1));
+    _mm_storel_epi64((void *)p, _mm_packus_epi16(words, words));
+#else
     byte_vec b = __builtin_convertvector(v, byte_vec);
     memcpy(p, &b, sizeof b);
+#endif
 }
 
 INLINE vec vec_of_ints(ivec v) {
@@ -79,13 +125,14 @@ INLINE float largest_of(struct weights32 x) {
     return f32_from_bits((uint32_t)(a > b ? a : b));
 }
 
-// The weight of that magnitude, the first if there are several. w: where x was loaded from.
+// The weight of that magnitude, the first if there are several; 0, not -0, if all are zeros. w:
+// where x was loaded from.
 INLINE float largest_signed(struct weights32 x, const float *w) {
     float largest = largest_of(x);
     uint32_t where = 0;
     for (int i = 0; i < VECS; i++)
         where |= lane_bits((vec)((ivec)x.v[i] & 0x7fffffff) == largest) << i * LANES;
-    return where ? w[__builtin_ctz(where)] : largest; // a NaN equals nothing
+    return where && largest > 0 ? w[__builtin_ctz(where)] : largest; // a NaN equals nothing
 }
 
 // Codes j and j + 16 in byte j.

@@ -59,6 +59,10 @@ static bool quantize_linear(void *user, struct linear *l) {
     const struct quant_format *format = rule ? rule->format : NULL;
     job->done++;
     if (!format || format == l->w.format) {
+        if (l->w.dtype == DTYPE_BLOCK) { // of a packed model
+            job->blocks.weights += l->w.shape[0] * l->w.shape[1];
+            job->blocks.bytes += l->w.bytes;
+        }
         l->int8_activations = format && job->options->int8_activations && is_int8_matrix(&l->w);
         return true;
     }

@@ -176,10 +176,13 @@ static bool print_table(const struct result_table *t, FILE *f, struct error *err
 }
 
 // ", 6120 tokens" of the first row that has this count.
-static void print_count(const struct result_table *t, size_t offset, const char *what, FILE *f) {
+// ", 6120 tokens scored"
+static void print_count(const struct result_table *t, size_t offset, const char *what,
+                        const char *done, FILE *f) {
     for (size_t i = 0; i < t->n_rows; i++)
         if (result_measured(&t->rows[i], offset)) {
-            fprintf(f, ", %.0f %s", result_number(&t->rows[i], offset), what);
+            double n = result_number(&t->rows[i], offset);
+            fprintf(f, ", %.0f %s%s%s", n, what, n == 1 ? "" : "s", done);
             return;
         }
 }
@@ -196,8 +199,8 @@ static void print_conditions(const struct result_table *t, FILE *f) {
         fprintf(f, ", window %zu", t->ctx);
     if (t->ppl_mode)
         fprintf(f, ", perplexity mode %s", t->ppl_mode);
-    print_count(t, OFFSET(ppl_tokens), "tokens scored", f);
-    print_count(t, OFFSET(accuracy_n), "questions", f);
+    print_count(t, OFFSET(ppl_tokens), "token", " scored", f);
+    print_count(t, OFFSET(accuracy_n), "question", "", f);
     if (t->threads)
         fprintf(f, ", %d thread%s", t->threads, t->threads == 1 ? "" : "s");
     if (t->device)

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "core/memory.h"
-#include "core/random.h"
 #include "train/gemm.h"
 #include "train/pages.h"
 #include "train/vector.h"
@@ -131,21 +130,6 @@ void network_free(struct network *net) {
     free(net->memory);
     train_params_free(&net->params);
     *net = (struct network){0};
-}
-
-void network_randomize(struct network *net, uint64_t seed) {
-    struct random r = {seed};
-    double residual = 0.02 / sqrt(2.0 * (double)net->shape.n_layers);
-    for (size_t p = 0; p < net->params.n; p++) {
-        const struct train_param *param = &net->params.list[p];
-        bool is_bias = strstr(param->name, ".bias");
-        double deviation = param->is_residual ? residual : 0.02;
-        for (size_t i = 0; i < param->size; i++)
-            net->values[param->offset + i] = param->n_dims == 2
-                                                 ? (float)(deviation * random_normal(&r))
-                                             : is_bias ? 0.0f
-                                                       : 1.0f;
-    }
 }
 
 bool network_set_transform(struct network *net, weight_transform *transform, const void *context,

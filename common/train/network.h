@@ -47,8 +47,7 @@ struct network {
 bool network_init(struct network *net, const struct train_shape *shape, size_t n_windows,
                   size_t context, bool recompute, struct error *err);
 void network_free(struct network *net);
-// Normal(0, 0.02), the projections into the residual stream divided by √(2L) so that its size does
-// not grow with depth (GPT-2); gains 1, biases 0.
+// Random weights, with attention that already matches and copies (initialize.c says why).
 void network_randomize(struct network *net, uint64_t seed);
 // From now on weights are used as transform makes them; NULL: as they are.
 bool network_set_transform(struct network *net, weight_transform *transform, const void *context,

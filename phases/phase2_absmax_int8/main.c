@@ -9,10 +9,13 @@ static const struct cli_program program = {
     .name = "phase2",
     .phase = 2,
     .summary = "AbsMax INT8, per tensor and per channel, weights alone and activations too.",
-    .examples = "./phase2                                        the bundled model\n"
-                "./phase2 --model qwen2.5-0.5b --prompt \"Once upon a time\"\n"
-                "./phase2 --only '*.mlp.*'                       quantize the MLPs only\n"
-                "./phase2 --skip '*.down_proj'                   all but the down projections\n",
+    .examples =
+        "./phase2                                        the bundled model\n"
+        "./phase2 --model qwen2.5-0.5b --prompt \"Once upon a time\"\n"
+        "./phase2 --only '*.mlp.*'                       quantize the MLPs only\n"
+        "./phase2 --skip '*.down_proj'                   all but the down projections\n"
+        "./phase2 --config 'int8 per-channel' --out m8   save it; then ./phase2 --model m8\n",
+    .without = "calib",
 };
 
 static const struct lab_config configs[] = {

@@ -8,9 +8,12 @@ static const struct cli_program program = {
     .name = "phase3",
     .phase = 3,
     .summary = "INT4: naive per channel, then groups of 256 down to 32, symmetric and zero-point.",
-    .examples = "./phase3                                        the bundled model\n"
-                "./phase3 --model qwen2.5-3b --limit 20000 --prompt \"The capital of France is\"\n"
-                "./phase3 --config 'int4 group 128'              one configuration\n",
+    .examples =
+        "./phase3                                        the bundled model\n"
+        "./phase3 --model qwen2.5-3b --limit 20000 --prompt \"The capital of France is\"\n"
+        "./phase3 --config 'int4 group 128'              one configuration\n"
+        "./phase3 --config 'int4 group 128' --out m4     save it; then ./phase1 --model m4\n",
+    .without = "calib",
 };
 
 static const struct lab_config configs[] = {

@@ -39,7 +39,7 @@ static const struct cli_program program = {
     .n_flags = sizeof flags / sizeof *flags,
 };
 
-enum { SHOWN = 10 }; // tensors in the printed table; files have them all
+enum { SHOWN = 10 }; // tensors in the printed table
 
 static double bits(const struct sensitivity *s, size_t format) {
     double bytes = 0, weights = 0;
@@ -80,9 +80,9 @@ static bool tensor_row(struct lab *lab, const struct sensitivity *s, size_t tens
     return result_table_add(&lab->table, &row, err);
 }
 
-// Files get every tensor in every format, the terminal the worst.
+// JSON gets every tensor in every format, other tables the worst; sensitivity.csv has them all.
 static bool tensor_rows(struct lab *lab, const struct sensitivity *s, struct error *err) {
-    bool all = lab->options.json || lab->options.csv;
+    bool all = lab->options.json != NULL;
     size_t main_format = sensitivity_main_format(s);
     size_t *order = memory_alloc(s->n_tensors, sizeof *order, "ranks", err);
     bool ok = order != NULL;
@@ -158,11 +158,23 @@ static bool analyse(struct lab *lab, const struct quant_format *const *formats, 
     return ok;
 }
 
+// A --config that names no row is noticed before minutes are spent.
+static void check_config(const struct lab *lab, const struct quant_format *const *formats,
+                         size_t n) {
+    const char *config = lab->options.config;
+    bool found = !config || strcmp(config, "fp16") == 0 || strcmp(config, "fp32") == 0;
+    for (size_t f = 0; !found && f < n; f++)
+        found = strcmp(config, formats[f]->label) == 0;
+    if (!found)
+        cli_usage_error(&program, "--config is '%s', which is no row of this phase", config);
+}
+
 static bool run(struct lab *lab, struct error *err) {
     size_t n;
     const struct quant_format **formats = lab_formats(format_names, &n, err);
     if (!formats)
         cli_usage_error(&program, "--formats: %s", err->message);
+    check_config(lab, formats, n);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
     char *folder = dump_folder ? memory_strdup(dump_folder, err) : lab_results_folder(lab, err);
     bool ok = folder && lab_baseline(lab, err);

@@ -70,9 +70,9 @@ static void tell_dialogue(struct story *s, const struct fact *f, bool first) {
     story_sentence(s, answered[story_draw(s, 3)]);
 }
 
-void tale_end(const struct tale *t, struct story *s) {
+void tale_end(const struct tale *t, struct story *s, uint32_t most) {
     bool told[TALE_MAX_FACTS] = {false}, asked = false, stated = false;
-    uint32_t n = 1 + story_draw(s, 3);
+    uint32_t n = 1 + story_draw(s, most < t->n_facts ? most : (uint32_t)t->n_facts);
     story_say(s, "\n");
     for (uint32_t i = 0; i < n; i++) {
         bool dialogue = story_draw(s, 2);

@@ -28,6 +28,7 @@ static const char usage[] =
     "  --recompute       gradient checkpointing: a quarter of the memory, a third more time\n"
     "  --state FILE      what --resume continues from [OUT/train.state; removed at the end]\n"
     "  --save-minutes F  how often it is saved [5]\n"
+    "  --snapshot N      checkpoints of steps N, 2N, 4N … in OUT/step-N [none]\n"
     "  --log FILE        CSV: step, tokens, loss, learning rate, tokens/s [results/train.csv]\n"
     "  --resume          continue from --state if it is there\n"
     "  --threads N       [all cores]      --quiet, --help\n"
@@ -116,6 +117,7 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"micro-batch", WHOLE, {.whole = &raw->micro}, 1, 1 << 20},
         {"threads", WHOLE, {.whole = &raw->threads}, 1, 1024},
         {"warmup", WHOLE, {.whole = &o->warmup}, 0, 1e9},
+        {"snapshot", WHOLE, {.whole = &job->snapshot}, 1, 1e9},
         {"seed", WHOLE, {.whole = &o->seed}, 0, 0x1p53},
         {"lr", NUMBER, {.number = &o->lr}, 1e-9, 10},
         {"min-lr", NUMBER, {.number = &o->min_lr}, 0, 10},

@@ -1,0 +1,189 @@
+#include "study.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/memory.h"
+#include "lab/analysis.h"
+
+// One token through the model costs about a multiply-add per weight; two cores do about 10¹³ in two
+// minutes.
+static const double AFFORDABLE = 5e12;
+
+bool study_affords(const struct study *st, double passes, size_t tokens) {
+    return passes * (double)tokens * (double)model_parameters(st->lab->model) <= AFFORDABLE;
+}
+
+// ---- candidates ---------------------------------------------------------------------------------
+
+// The checkpoint's own 16 bits; float16 where it has 32.
+static const struct quant_format *stored_format(const struct lab *lab) {
+    const struct tensor *w = &lab->model->layers[0].q.w;
+    return w->dtype == DTYPE_F32 ? quant_format_find("f16") : w->format;
+}
+
+const struct quant_format **study_formats(const struct lab *lab, const struct study_options *o,
+                                          size_t *n, struct error *err) {
+    size_t named, kept = 0;
+    const struct quant_format **list = lab_formats(o->formats, &named, err), **all;
+    if (!list)
+        return NULL;
+    all = memory_alloc(named + 1, sizeof *all, "formats", err);
+    for (size_t i = 0; all && i < named; i++)
+        if ((!o->gguf_only || list[i]->gguf_type) && list[i] != stored_format(lab))
+            all[kept++] = list[i];
+    free((void *)list);
+    if (!all)
+        return NULL;
+    all[kept++] = stored_format(lab);
+    *n = kept;
+    return all;
+}
+
+// ---- sensitivities ------------------------------------------------------------------------------
+
+static void show(void *user, size_t done, size_t total, const char *what) {
+    progress_update(user, done, total, what);
+}
+
+static bool measure(struct study *st, const struct quant_format *const *formats, size_t n,
+                    const char *path, struct error *err) {
+    struct sensitivity_options o = {.tokens = st->n_fit,
+                                    .window = st->lab->options.ctx,
+                                    .blocks_only =
+                                        !st->options->embeddings && !st->lab->options.only,
+                                    .search = !st->options->plain};
+    struct progress p;
+    double cells = 2.5 * 7 * (double)st->lab->model->config.n_layers; // half a pass each, 5 anchors
+    o.anchors = study_affords(st, cells, st->n_fit) ? 5 : 0;
+    progress_start(&p, "sensitivity", "cells");
+    bool ok = sensitivity_measure(st->lab->model, formats, n, st->calib.ids, st->fit, &o, &st->s,
+                                  show, &p, err);
+    progress_finish(&p);
+    return ok && folder_create_for(path, err) && sensitivity_write(&st->s, path, err);
+}
+
+static bool same_formats(const struct sensitivity *s, const struct quant_format *const *formats,
+                         size_t n) {
+    bool same = s->n_formats == n;
+    for (size_t i = 0; same && i < n; i++)
+        same = s->formats[i] == formats[i];
+    return same;
+}
+
+// An analysis of the same model in the same formats on the same tokens need not be done twice.
+static bool read_again(struct study *st, const struct quant_format *const *formats, size_t n,
+                       const char *path) {
+    struct error ignored;
+    bool blocks_only = !st->options->embeddings && !st->lab->options.only;
+    if (!file_exists(path) ||
+        !sensitivity_read(&st->s, path, sensitivity_fingerprint(st->lab->model), &ignored))
+        return false;
+    bool all = st->s.tensors[st->s.n_tensors - 1].layer == SENSITIVITY_NO_LAYER;
+    if (st->s.text == sensitivity_text(st->calib.ids, st->fit) && st->s.tokens <= st->n_fit &&
+        2 * st->s.tokens > st->n_fit && all == !blocks_only && same_formats(&st->s, formats, n))
+        return true;
+    sensitivity_free(&st->s);
+    return false;
+}
+
+static bool analyse(struct study *st, struct error *err) {
+    size_t n;
+    const struct quant_format **formats = study_formats(st->lab, st->options, &n, err);
+    char *path =
+        path_join(st->folder, st->options->plain ? "mixed-plain.csv" : "mixed-search.csv", err);
+    bool ok =
+        formats && path && (read_again(st, formats, n, path) || measure(st, formats, n, path, err));
+    free((void *)formats);
+    free(path);
+    return ok;
+}
+
+// Half of the calibration text is measured on, the other half checks.
+static bool read_calibration(struct study *st, struct error *err) {
+    struct lab *lab = st->lab;
+    if (!lab->tokenizer && !(lab->tokenizer = tokenizer_load(lab->folder, err)))
+        return false; // --tokens needs none for itself
+    if (!lab_calibration(lab, &st->calib, err))
+        return false;
+    st->fit = st->calib.n / 2;
+    st->n_fit = st->options->probe;
+    double parameters = (double)model_parameters(lab->model);
+    if (!st->n_fit)
+        st->n_fit = parameters < 3e7 ? 2048 : parameters < 3e8 ? 1024 : 256;
+    st->n_fit = st->n_fit < st->fit ? st->n_fit : st->fit;
+    st->n_check = 2 * st->n_fit;
+    if (!lab->options.ctx)
+        lab->options.ctx =
+            lab->model->config.max_context < 512 ? lab->model->config.max_context : 512;
+    return true;
+}
+
+// ---- opening ------------------------------------------------------------------------------------
+
+// "4-8" or "6".
+static bool parse_range(const char *text, struct mix_rules *rules, struct error *err) {
+    char *end;
+    rules->min_bits = rules->max_bits = strtod(text, &end);
+    if (end > text && *end == '-') {
+        const char *high = end + 1;
+        rules->max_bits = strtod(high, &end);
+        end = end > high ? end : (char *)(uintptr_t)text;
+    }
+    if (end > text && !*end && rules->min_bits > 0 && rules->max_bits >= rules->min_bits) {
+        rules->max_bits += 0.999; // scales come on top: 8 bits are 8.125 in groups of 128
+        return true;
+    }
+    return error_set(err, "--embeddings is '%s', expected bits a weight such as 8 or 4-8", text);
+}
+
+static bool open_mix(struct study *st, struct error *err) {
+    const struct cli_options *o = &st->lab->options;
+    struct mix_rules rules = {.only = o->only,
+                              .skip = o->skip,
+                              .embeddings = st->options->embeddings != NULL,
+                              .share_kernels = st->options->share_kernels,
+                              .search = !st->options->plain};
+    if (rules.embeddings && !parse_range(st->options->embeddings, &rules, err))
+        return false;
+    return mix_init(&st->mix, &st->s, &rules, err);
+}
+
+bool study_uniform_bytes(const struct study *st, const struct quant_format *f, size_t *bytes) {
+    *bytes = 0;
+    for (size_t i = 0; i < st->mix.n; i++) {
+        const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];
+        size_t own;
+        if (!f->bytes(f, t->n, t->k, &own))
+            return false;
+        *bytes += own;
+    }
+    return true;
+}
+
+bool study_open(struct study *st, struct lab *lab, const struct study_options *options,
+                struct error *err) {
+    size_t standard;
+    *st = (struct study){.lab = lab, .options = options};
+    st->folder = lab_results_folder(lab, err);
+    return st->folder && read_calibration(st, err) && analyse(st, err) && open_mix(st, err) &&
+           (study_uniform_bytes(st, quant_format_find("int4-g128"), &standard) ||
+            error_set(err, "int4-g128 cannot hold every tensor")) &&
+           budget_resolve(&options->budget, lab->model, &st->mix, lab->options.ctx, standard,
+                          &st->budget, err) &&
+           probe_open(&st->check, lab->model, lab->model, st->calib.ids + st->fit,
+                      st->calib.n - st->fit, st->n_check, lab->options.ctx, err);
+}
+
+void study_close(struct study *st) {
+    for (size_t i = 0; i < st->n_found; i++)
+        free(st->found[i].picks);
+    free(st->found);
+    probe_close(&st->check);
+    mix_free(&st->mix);
+    sensitivity_free(&st->s);
+    token_list_free(&st->calib);
+    free(st->folder);
+}
