@@ -88,9 +88,8 @@ static bool resolve_bits(float bits, const struct mix *x, struct budget *b, stru
 
 static bool resolve_size(const char *text, const struct mix *x, struct budget *b,
                          struct error *err) {
-    size_t size, smallest = b->rest + mix_smallest(x);
-    if (!budget_parse_bytes(text, &size))
-        return error_set(err, "--size is '%s', expected bytes such as 2.4GB or 300MB", text);
+    size_t size = 0, smallest = b->rest + mix_smallest(x);
+    budget_parse_bytes(text, &size);
     b->bytes = size > b->rest ? size - b->rest : 0;
     snprintf(b->words, sizeof b->words, "%s of weights", MEGABYTES(size));
     return size >= smallest ||
@@ -100,9 +99,8 @@ static bool resolve_size(const char *text, const struct mix *x, struct budget *b
 
 static bool resolve_fit(const char *text, const struct model *m, const struct mix *x, size_t ctx,
                         struct budget *b, struct error *err) {
-    size_t size, cache, work, need;
-    if (!budget_parse_bytes(text, &size))
-        return error_set(err, "--fit is '%s', expected bytes such as 8GB or 300MB", text);
+    size_t size = 0, cache, work, need;
+    budget_parse_bytes(text, &size);
     if (!budget_running(&m->config, ctx, &cache, &work) || !size_add(cache, work, &need) ||
         !size_add(need, b->rest + mix_smallest(x), &need))
         return error_set(err, "--fit: a key/value cache of %zu positions overflows", ctx);
@@ -118,12 +116,19 @@ static bool resolve_fit(const char *text, const struct model *m, const struct mi
                      ctx, MEGABYTES(work));
 }
 
+bool budget_check(const struct budget_flags *flags, struct error *err) {
+    size_t bytes;
+    if ((flags->bits > 0) + (flags->size != NULL) + (flags->fit != NULL) > 1)
+        return error_set(err, "--bits, --size and --fit exclude each other");
+    if (flags->size && !budget_parse_bytes(flags->size, &bytes))
+        return error_set(err, "--size is '%s', expected bytes such as 2.4GB or 300MB", flags->size);
+    return !flags->fit || budget_parse_bytes(flags->fit, &bytes) ||
+           error_set(err, "--fit is '%s', expected bytes such as 8GB or 300MB", flags->fit);
+}
+
 bool budget_resolve(const struct budget_flags *flags, const struct model *m, const struct mix *x,
                     size_t ctx, size_t standard, struct budget *b, struct error *err) {
     *b = (struct budget){.bytes = standard, .rest = budget_rest(m, x)};
-    int given = (flags->bits > 0) + (flags->size != NULL) + (flags->fit != NULL);
-    if (given > 1)
-        return error_set(err, "--bits, --size and --fit exclude each other");
     if (flags->bits > 0)
         return resolve_bits(flags->bits, x, b, err);
     if (flags->size)

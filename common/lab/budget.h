@@ -12,6 +12,9 @@ struct budget_flags {
     const char *size, *fit;
 };
 
+// Whether at most one is given and the texts are bytes: what can be said of a command line alone.
+bool budget_check(const struct budget_flags *flags, struct error *err);
+
 struct budget {
     size_t bytes;    // of the mix
     size_t rest;     // of all other weights, as every row has them
@@ -25,7 +28,7 @@ size_t budget_rest(const struct model *m, const struct mix *x);
 // tokens on their way through a layer.
 bool budget_running(const struct model_config *c, size_t ctx, size_t *cache, size_t *work);
 
-// At most one of the flags may be given; without any, `standard` bytes. Fails where the budget
+// Of flags that budget_check has passed; without any, `standard` bytes. Fails where the budget
 // cannot be met, naming the smallest that can.
 bool budget_resolve(const struct budget_flags *flags, const struct model *m, const struct mix *x,
                     size_t ctx, size_t standard, struct budget *b, struct error *err);

@@ -107,27 +107,33 @@ static bool uniform_row(struct study *st, const struct quant_format *f, bool sea
     return ok;
 }
 
-// With --config 'uniform int4-g128' nothing need be analysed.
-static bool only_uniform(struct lab *lab, bool *done, struct error *err) {
+// The format that --config 'uniform int4-g128 search' names; NULL if it names no uniform row.
+static const struct quant_format *uniform_named(const char *config, bool *search,
+                                                struct error *err) {
     static const char prefix[] = "uniform ", suffix[] = " search";
-    const char *config = lab->options.config;
-    char name[96] = "";
-    *done = config && strncmp(config, prefix, sizeof prefix - 1) == 0 && !options.embeddings;
-    if (!*done)
-        return true;
+    char name[96];
+    *search = false;
+    if (!config || strncmp(config, prefix, sizeof prefix - 1) != 0)
+        return NULL;
     snprintf(name, sizeof name, "%s", config + sizeof prefix - 1);
     size_t length = strlen(name), n = sizeof suffix - 1;
-    bool search = length > n && strcmp(name + length - n, suffix) == 0;
-    if (search)
+    *search = length > n && strcmp(name + length - n, suffix) == 0;
+    if (*search)
         name[length - n] = '\0';
     const struct quant_format *f = quant_format_find(name);
-    struct recipe r;
     if (!f)
-        return error_set(err, "--config '%s': no weight format is called '%s'", config, name);
+        error_set(err, "--config '%s': no weight format is called '%s'", config, name);
+    return f;
+}
+
+// For a uniform row alone nothing need be analysed.
+static bool run_uniform(struct lab *lab, const struct quant_format *f, bool search,
+                        struct error *err) {
+    struct recipe r;
     if (!recipe_uniform(&r, f, lab->options.only, lab->options.skip, err))
         return false;
     r.rules[r.n_rules - 1].search = search;
-    bool ok = lab_mixed(lab, &r, config, err);
+    bool ok = lab_mixed(lab, &r, lab->options.config, err);
     recipe_free(&r);
     return ok;
 }
@@ -229,15 +235,20 @@ static bool save(struct study *st, struct error *err) {
     return ok;
 }
 
-static void check_config(const struct lab *lab) {
+// A command line that is wrong is noticed before minutes are spent.
+static void check_command_line(const struct lab *lab) {
+    struct error err = {0};
     static const char *const known[] = {
         "fp16", "fp32", "uniform ", "keep ", "heuristic first-last", "heuristic k_m", "solver"};
     const char *config = lab->options.config, *recipe = lab_recipe_label(lab);
+    bool search, uniform = config && strncmp(config, "uniform ", 8) == 0;
     bool found = !config || (recipe && strcmp(config, recipe) == 0);
     for (size_t i = 0; config && i < sizeof known / sizeof *known; i++)
         found |= strncmp(config, known[i], strlen(known[i])) == 0;
     if (!found)
         cli_usage_error(lab->program, "--config is '%s', which is no row of this phase", config);
+    if (!study_check(lab, &options, &err) || (uniform && !uniform_named(config, &search, &err)))
+        cli_usage_error(lab->program, "%s", err.message);
 }
 
 static bool run_study(struct lab *lab, struct error *err) {
@@ -252,21 +263,25 @@ static bool run_study(struct lab *lab, struct error *err) {
     return ok;
 }
 
+static bool run(struct lab *lab, struct error *err) {
+    const char *recipe = lab_recipe_label(lab), *config = lab->options.config;
+    bool search;
+    check_command_line(lab);
+    if (!lab_baseline(lab, err))
+        return false;
+    if (lab->done || (recipe && config && strcmp(recipe, config) == 0))
+        return true;
+    const struct quant_format *f = uniform_named(config, &search, err);
+    return f && !options.embeddings ? run_uniform(lab, f, search, err) : run_study(lab, err);
+}
+
 int main(int argc, char **argv) {
     struct error err = {0};
     struct lab lab;
     cli_wait_briefly(argv);
     bool ok = lab_open(&lab, &program, argc, argv, &err);
     options.gguf_only = target == 1;
-    if (ok && !lab.done) {
-        check_config(&lab);
-        const char *recipe = lab_recipe_label(&lab);
-        bool only_recipe = recipe && lab.options.config && strcmp(recipe, lab.options.config) == 0;
-        bool uniform = false;
-        ok = lab_baseline(&lab, &err) &&
-             (lab.done || only_recipe ||
-              (only_uniform(&lab, &uniform, &err) && (uniform || run_study(&lab, &err))));
-    }
+    ok = ok && (lab.done || run(&lab, &err));
     if (!lab_close(&lab, ok, &err))
         cli_fail(&program, &err);
     return 0;

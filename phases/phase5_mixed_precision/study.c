@@ -139,6 +139,15 @@ static bool parse_range(const char *text, struct mix_rules *rules, struct error 
     return error_set(err, "--embeddings is '%s', expected bits a weight such as 8 or 4-8", text);
 }
 
+bool study_check(const struct lab *lab, const struct study_options *o, struct error *err) {
+    struct mix_rules ignored;
+    size_t n;
+    const struct quant_format **formats = study_formats(lab, o, &n, err);
+    free((void *)formats);
+    return formats && budget_check(&o->budget, err) &&
+           (!o->embeddings || parse_range(o->embeddings, &ignored, err));
+}
+
 static bool open_mix(struct study *st, struct error *err) {
     const struct cli_options *o = &st->lab->options;
     struct mix_rules rules = {.only = o->only,

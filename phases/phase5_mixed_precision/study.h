@@ -45,6 +45,8 @@ bool study_open(struct study *st, struct lab *lab, const struct study_options *o
                 struct error *err);
 void study_close(struct study *st);
 
+// Whether the options make sense together, before anything is measured.
+bool study_check(const struct lab *lab, const struct study_options *o, struct error *err);
 // The formats of --formats, and the 16 bits of the checkpoint; the caller frees it.
 const struct quant_format **study_formats(const struct lab *lab, const struct study_options *o,
                                           size_t *n, struct error *err);

@@ -1,0 +1,163 @@
+// Phase 5 as a user runs it, in a folder of its own, on a tiny checkpoint. Skips without ./phase5.
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "io/json.h"
+#include "shared.h"
+#include "temp.h"
+
+static const char FAST[] = "--formats int2-g64-zp,int4-g128,int4-g64,int8-g32 --probe 64 --ctx 32 "
+                           "--mixes 4 --rounds 1 --threads 1";
+
+struct outcome {
+    int status;
+    cJSON *json;
+    char *err;
+};
+
+// Runs a phase on a fixture with its own text, from within the temporary folder.
+static struct outcome run(const char *phase, const char *arguments) {
+    char root[1024], model[2048], command[8192], path[512];
+    cr_assert_not_null(getcwd(root, sizeof root));
+    if (access(phase, X_OK) != 0)
+        cr_skip_test("no ./%s", phase);
+    const char *fixture = shared_path("fixtures/qwen2-tied-bf16");
+    snprintf(model, sizeof model, "%s%s%s", *fixture == '/' ? "" : root, *fixture == '/' ? "" : "/",
+             fixture);
+    snprintf(command, sizeof command,
+             "cd %s && %s/%s --model %s --text %s/text.txt --calib %s/text.txt %s --json out.json "
+             ">out 2>err",
+             temp_folder(), root, phase, model, model, model, arguments);
+    struct outcome o = {.status = WEXITSTATUS(system(command))};
+    struct error err = {0};
+    size_t size;
+    snprintf(path, sizeof path, "%s/err", temp_folder());
+    o.err = file_read(path, 1 << 20, NULL, &err);
+    cr_assert(o.err, "%s", err.message);
+    snprintf(path, sizeof path, "%s/out.json", temp_folder());
+    char *text = o.status == 0 ? file_read(path, 1 << 24, &size, &err) : NULL;
+    if (text) {
+        o.json = json_parse(text, size, "out.json", &err);
+        cr_assert(o.json, "%s", err.message);
+    }
+    free(text);
+    return o;
+}
+
+static void outcome_free(struct outcome *o) {
+    cJSON_Delete(o->json);
+    free(o->err);
+}
+
+static double number(const struct outcome *o, const char *config, const char *key) {
+    const cJSON *row;
+    cJSON_ArrayForEach (row, json_get(o->json, "rows")) {
+        if (strcmp(json_get(row, "config")->valuestring, config) == 0) {
+            const cJSON *v = json_get(row, key);
+            cr_assert(cJSON_IsNumber(v), "no '%s' in '%s'", key, config);
+            return v->valuedouble;
+        }
+    }
+    cr_assert_fail("no row '%s'", config);
+    return NAN;
+}
+
+static struct outcome run_fast(const char *more) {
+    char arguments[2048];
+    snprintf(arguments, sizeof arguments, "%s %s", FAST, more);
+    struct outcome o = run("phase5", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    return o;
+}
+
+Test(phase5, every_row_is_there_and_the_solver_is_best_within_the_budget) {
+    struct outcome o = run_fast("--keep 1");
+    double budget = number(&o, "uniform int4-g128", "model_bytes");
+    static const char *const rows[] = {"uniform int4-g128", "uniform int4-g128 search",
+                                       "heuristic first-last", "heuristic k_m"};
+    double kld = number(&o, "solver", "kld_mean");
+    cr_expect_leq(number(&o, "solver", "model_bytes"), budget);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        cr_expect_leq(number(&o, rows[i], "model_bytes"), budget);
+        cr_expect_leq(kld, number(&o, rows[i], "kld_mean"), "%s", rows[i]);
+    }
+    double kept = number(&o, "keep 1", "model_bytes");
+    cr_expect_gt(kept, budget);
+    cr_expect_leq(number(&o, "solver, bytes of keep 1", "model_bytes"), kept);
+    cr_expect(number(&o, "solver, bytes of keep 1", "kld_mean") < number(&o, "keep 1", "kld_mean"));
+    outcome_free(&o);
+}
+
+Test(phase5, its_recipe_gives_phase_3_the_same_bytes_and_divergence) {
+    struct outcome five = run_fast("--bits 3.5");
+    struct outcome three =
+        run("phase3", "--ctx 32 --threads 1 --config recipe.txt --recipe results/*/recipe.txt");
+    cr_assert_eq(three.status, 0, "%s", three.err);
+    static const char *const keys[] = {"model_bytes", "kld_mean", "ppl"};
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+        cr_expect_eq(number(&three, "recipe.txt", keys[k]), number(&five, "solver", keys[k]), "%s",
+                     keys[k]);
+    outcome_free(&five);
+    outcome_free(&three);
+}
+
+Test(phase5, what_it_saves_is_loaded_again) {
+    struct outcome five = run_fast("--bits 3.5 --config solver --out mix");
+    cr_expect(number(&five, "solver", "file_bytes") > 0);
+    struct outcome one = run("phase1", "--ctx 32 --threads 1 --model mix");
+    cr_assert_eq(one.status, 0, "%s", one.err);
+    const cJSON *row = cJSON_GetArrayItem(json_get(one.json, "rows"), 0);
+    cr_expect_eq(json_get(row, "ppl")->valuedouble, number(&five, "solver", "ppl"));
+    outcome_free(&five);
+    outcome_free(&one);
+}
+
+Test(phase5, files_tell_the_study) {
+    static const char *const names[] = {"recipe.txt", "mixed.md",  "pareto.csv",
+                                        "pareto.png", "mixes.csv", "mixed-search.csv"};
+    struct outcome o = run_fast("--group-kernels --embeddings 4-8 --choices none");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/results/qwen2-tied-bf16/%s", temp_folder(), names[i]);
+        cr_expect(access(path, R_OK) == 0, "%s", path);
+    }
+    outcome_free(&o);
+}
+
+Test(phase5, a_size_is_kept_and_an_analysis_read_again) {
+    struct outcome a = run_fast("--size 600kB --config solver");
+    struct outcome b = run_fast("--size 600kB --config solver");
+    cr_expect_leq(number(&a, "solver", "model_bytes"), 600000);
+    cr_expect_eq(number(&a, "solver", "kld_mean"), number(&b, "solver", "kld_mean"));
+    outcome_free(&a);
+    outcome_free(&b);
+}
+
+static void refused(const char *arguments, int status, const char *message) {
+    char all[2048];
+    snprintf(all, sizeof all, "%s %s", FAST, arguments);
+    struct outcome o = run("phase5", all);
+    cr_expect_eq(o.status, status, "%s: %d", arguments, o.status);
+    cr_expect(strstr(o.err, message), "'%s' lacks '%s'", o.err, message);
+    char *newline = strchr(o.err, '\n');
+    cr_expect(newline && !newline[1], "not one line: %s", o.err);
+    outcome_free(&o);
+}
+
+Test(phase5, mistakes_are_one_line) {
+    refused("--bits 1.5", 1, "--bits 1.5 cannot be met: the smallest mix takes 2.");
+    refused("--size 100kB", 1, "--size 100kB cannot be met: the smallest model takes ");
+    refused("--fit 100kB", 1, "of cache for 32 positions");
+    refused("--bits 4 --fit 1GB", 2, "--bits, --size and --fit exclude each other");
+    refused("--size big", 2, "--size is 'big', expected bytes such as 2.4GB");
+    refused("--formats int9", 2, "no weight format is called 'int9'");
+    refused("--config 'int4 group 128'", 2, "which is no row of this phase");
+    refused("--config 'uniform int9'", 2, "no weight format is called 'int9'");
+    refused("--embeddings 8-4", 2, "--embeddings is '8-4', expected bits a weight");
+}
