@@ -29,8 +29,10 @@ run() {
 }
 
 for phase in phase1 phase2 phase3; do
-    run $phase results/bundled --bench --prompt "$prompt" --max-tokens 40
+    run $phase results/bundled --bench --questions 300 --prompt "$prompt" --max-tokens 40
 done
+run phase4 results/bundled --choices none
+run phase5 results/bundled --choices none
 build/tools/figures data/model results/bundled
 if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
     rm -f build/training.csv
