@@ -1,0 +1,369 @@
+// A few vectors of rows times a few tokens, a unit of columns at a time:
+//
+//     sums[r][m] = Σ codes * q[m], exactly, in int32, four columns per instruction and lane
+//     y[r][m] += scale of the unit's activations * scale[r] * sums[r][m] (+ what zeros add)
+//
+// A vector is LANES of a block's sixteen rows; R vectors, of one block or of neighbouring ones, are
+// R streams of memory. Every y is summed in the order of the units, whatever R and M are.
+#include "half_simd.h"
+
+#define row_vector SIMD(row_vector)
+#define load_line SIMD(load_line)
+#define dot_quads SIMD(dot_quads)
+#define load_quads SIMD(load_quads)
+#define unit_sums SIMD(unit_sums)
+#define byte_lanes SIMD(byte_lanes)
+#define half_lanes SIMD(half_lanes)
+#define k4_small SIMD(k4_small)
+#define unit_scales SIMD(unit_scales)
+#define unit_zeros SIMD(unit_zeros)
+#define unit_offsets SIMD(unit_offsets)
+#define weave_tile SIMD(weave_tile)
+#define weave_tile_of SIMD(weave_tile_of)
+#define zero_of SIMD(zero_of)
+#define table_of SIMD(table_of)
+
+struct row_vector {
+    const unsigned char *block; // of its rows
+    size_t lane;                // its first row in the block
+    size_t jump;                // from the end of this block to the stream's next
+};
+
+INLINE ivec load_line(const unsigned char *p) {
+    ivec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// What dot_quads gets as codes is unsigned, at most 63, except from 8 bits and tables. There VNNI
+// wants codes + 128, and sums start at -128 Σ q; others take them signed.
+INLINE int zero_of(const struct weave_kind *kind, const int bits, const bool table) {
+    return (bits == 8 || table) && LANES == 16 ? 128 : kind->zero_code;
+}
+
+// acc += the products of four quads of codes with four quads of activations, each the same in every
+// lane. AVX2 adds pairs in 16 bits: unsigned codes of 4 or 5 bits let four such sums be added there
+// before they are widened (4 * 2 * 31 * 127 < 2^15), 6 bits two; signed bytes none.
+INLINE ivec dot_quads(const int bits, const bool table, ivec acc, const ivec w[4],
+                      const int8_t *q) {
+#if LANES == 16
+    for (int i = 0; i < 4; i++) {
+        int32_t x;
+        memcpy(&x, q + 4 * i, sizeof x);
+        acc = (ivec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w[i], _mm512_set1_epi32(x));
+    }
+    (void)bits, (void)table;
+#elif LANES == 8
+    __m256i pairs[4], ones = _mm256_set1_epi16(1), sum = (__m256i)acc;
+    for (int i = 0; i < 4; i++) {
+        int32_t x;
+        memcpy(&x, q + 4 * i, sizeof x);
+        __m256i a = (__m256i)w[i], b = _mm256_set1_epi32(x);
+        pairs[i] = bits == 8 || table
+                       ? _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a))
+                       : _mm256_maddubs_epi16(a, b);
+    }
+    if (bits == 8 || table) {
+        for (int i = 0; i < 4; i++)
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[i], ones));
+    } else {
+        __m256i a = _mm256_add_epi16(pairs[0], pairs[1]);
+        __m256i b = _mm256_add_epi16(pairs[2], pairs[3]);
+        sum = bits == 6 ? _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_madd_epi16(a, ones)),
+                                           _mm256_madd_epi16(b, ones))
+                        : _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
+    }
+    acc = (ivec)sum;
+#else
+    for (int i = 0; i < 4; i++) {
+        int8_t bytes[4 * LANES];
+        memcpy(bytes, &w[i], sizeof bytes);
+        for (int lane = 0; lane < LANES; lane++) {
+            int32_t sum = 0;
+            for (int b = 0; b < 4; b++)
+                sum += bytes[4 * lane + b] * q[4 * i + b];
+            acc[lane] += sum;
+        }
+    }
+    (void)bits, (void)table;
+#endif
+    return acc;
+}
+
+INLINE ivec table_of(ivec codes, const int8_t *table) {
+#if LANES == 16
+    __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
+    return (ivec)_mm512_xor_si512(_mm512_shuffle_epi8(t, (__m512i)codes),
+                                  _mm512_set1_epi8((char)-128));
+#elif LANES == 8
+    __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
+    return (ivec)_mm256_shuffle_epi8(t, (__m256i)codes);
+#else
+    uint8_t bytes[4 * LANES];
+    memcpy(bytes, &codes, sizeof bytes);
+    for (int i = 0; i < 4 * LANES; i++)
+        bytes[i] = (uint8_t)table[bytes[i]];
+    memcpy(&codes, bytes, sizeof bytes);
+    return codes;
+#endif
+}
+
+// The codes of quads 4 step … 4 step + 3.
+INLINE void load_quads(const int bits, const bool table, const struct weave *w,
+                       const struct row_vector *row, size_t step, ivec out[4]) {
+    const unsigned char *at = row->block + row->lane * 4;
+    if (bits == 8) {
+        for (size_t i = 0; i < 4; i++) {
+            out[i] = load_line(at + (4 * step + i) * 64);
+            if (LANES == 16)
+                out[i] ^= (int32_t)0x80808080;
+        }
+        return;
+    }
+    ivec a = load_line(at + 2 * step * 64), b = load_line(at + (2 * step + 1) * 64);
+    out[0] = a & 0x0f0f0f0f;
+    out[1] = a >> 4 & 0x0f0f0f0f;
+    out[2] = b & 0x0f0f0f0f;
+    out[3] = b >> 4 & 0x0f0f0f0f;
+    if (table)
+        for (int i = 0; i < 4; i++)
+            out[i] = table_of(out[i], w->kind.table);
+    if (bits == 5) {
+        ivec h = load_line(at + w->high + step / 2 * 64) >> (int)(step % 2 * 4);
+        for (int i = 0; i < 4; i++)
+            out[i] |= (h >> i & 0x01010101) << 4;
+    } else if (bits == 6) {
+        ivec h = load_line(at + w->high + step * 64);
+        for (int i = 0; i < 4; i++)
+            out[i] |= (h >> 2 * i & 0x03030303) << 4;
+    }
+}
+
+// Columns 16 from … 16 to. Memory is asked for WEAVE_AHEAD bytes before it is needed.
+INLINE void unit_sums(const int bits, const bool table, const int R, const int M,
+                      const struct weave *w, const struct row_vector *rows, const int8_t *q,
+                      size_t q_stride, size_t from, size_t to, ivec sums[R][M]) {
+    size_t lines = bits == 8 ? 4 : 2;
+    for (size_t step = from; step < to; step++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            ivec quads[4];
+            if (M == 1 || LANES == 16) {
+                size_t ahead = step * lines * 64 + WEAVE_AHEAD;
+                const unsigned char *p =
+                    rows[r].block + ahead + (ahead < w->block_bytes ? 0 : rows[r].jump);
+                for (size_t i = 0; i < lines; i++)
+                    __builtin_prefetch(p + i * 64);
+            }
+            load_quads(bits, table, w, &rows[r], step, quads);
+#pragma GCC unroll 4
+            for (int m = 0; m < M; m++)
+                sums[r][m] =
+                    dot_quads(bits, table, sums[r][m], quads, q + (size_t)m * q_stride + step * 16);
+        }
+    }
+}
+
+// LANES bytes as integers.
+typedef uint8_t SIMD(byte_vector) __attribute__((vector_size(LANES)));
+typedef int8_t SIMD(signed_byte_vector) __attribute__((vector_size(LANES)));
+INLINE ivec byte_lanes(const unsigned char *p) {
+    SIMD(byte_vector) v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, ivec);
+}
+
+INLINE vec half_lanes(const unsigned char *p) {
+    halves h;
+    memcpy(&h, p, sizeof h);
+    return f16_vec(h);
+}
+
+// The six-bit integers of sub-block j: scales (shift 0) or offsets (shift 1).
+INLINE vec k4_small(const unsigned char *super, size_t j, size_t lane, int shift) {
+    ivec low = byte_lanes(super + j * WEAVE_ROWS + lane) >> 4 * shift & 15;
+    ivec high = byte_lanes(super + 128 + j % 4 * WEAVE_ROWS + lane) >>
+                    (int)(j / 4 * 4 + 2 * (size_t)shift) &
+                3;
+    return __builtin_convertvector(low | high << 4, vec);
+}
+
+// What the unit's sums are multiplied by, in each row.
+INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size_t unit) {
+    const unsigned char *plane = row->block + w->scales;
+    size_t column = unit * w->unit;
+    if (w->kind.scale == WEAVE_SCALE_ROW)
+        return vec_set(1.0f);
+    if (w->kind.scale == WEAVE_SCALE_F16)
+        return half_lanes(plane + (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
+    if (w->kind.scale == WEAVE_SCALE_K4) {
+        const unsigned char *super = plane + column / WEAVE_SUPER * 256;
+        return half_lanes(super + 192 + row->lane * 2) *
+               k4_small(super, column % WEAVE_SUPER / 32, row->lane, 0);
+    }
+    const unsigned char *super = plane + column / WEAVE_SUPER * 288;
+    SIMD(signed_byte_vector) small;
+    memcpy(&small, super + column % WEAVE_SUPER / 16 * WEAVE_ROWS + row->lane, sizeof small);
+    return half_lanes(super + 256 + row->lane * 2) *
+           __builtin_convertvector(__builtin_convertvector(small, ivec), vec);
+}
+
+// The codes that stand for 0 in each row's unit.
+INLINE vec unit_zeros(const struct weave *w, const struct row_vector *row, size_t unit) {
+    const unsigned char *plane = row->block + w->zeros;
+    size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
+    uint8_t bytes[WEAVE_ROWS];
+    if (w->kind.bits != 4)
+        return __builtin_convertvector(byte_lanes(plane + group * WEAVE_ROWS + row->lane), vec);
+    for (size_t i = 0; i < 8; i++) {
+        bytes[i] = plane[group * 8 + i] & 15;
+        bytes[i + 8] = plane[group * 8 + i] >> 4;
+    }
+    return __builtin_convertvector(byte_lanes(bytes + row->lane), vec);
+}
+
+// What is added in each row, times the sum of the unit's activations.
+INLINE vec unit_offsets(const struct weave *w, const struct row_vector *row, size_t unit) {
+    size_t column = unit * w->unit;
+    if (w->kind.zero == WEAVE_ZERO_OFFSET)
+        return half_lanes(row->block + w->zeros +
+                          (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
+    const unsigned char *super = row->block + w->scales + column / WEAVE_SUPER * 256;
+    return -(half_lanes(super + 224 + row->lane * 2) *
+             k4_small(super, column % WEAVE_SUPER / 32, row->lane, 1));
+}
+
+// R vectors of rows times M tokens, over all columns.
+INLINE void weave_tile_of(const int bits, const bool table, const int R, const int M,
+                          const struct weave *w, const struct row_vector *rows,
+                          const struct weave_x *x, size_t token, vec y[R][M]) {
+    const int8_t *q = x->q + token * x->q_stride;
+    const float *x_scale = x->scale + token * x->units, *x_sum = x->scaled_sum + token * x->units;
+    const int32_t *sum = x->sum + token * x->units;
+    int zero = zero_of(&w->kind, bits, table);
+    bool zeros = w->kind.zero == WEAVE_ZERO_GROUP;
+    bool offsets = w->kind.zero == WEAVE_ZERO_OFFSET || w->kind.zero == WEAVE_ZERO_K4;
+    for (int r = 0; r < R; r++)
+        for (int m = 0; m < M; m++)
+            y[r][m] = (vec){0};
+    for (size_t u = 0; u < w->units; u++) {
+        ivec sums[R][M];
+        size_t from = u * w->unit, to = min_size(from + w->unit, w->k_padded);
+#pragma GCC unroll 4
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++)
+                sums[r][m] = (ivec){0} - zero * sum[(size_t)m * x->units + u];
+        unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, sums);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            vec scale = unit_scales(w, &rows[r], u);
+            vec code_of_0 = zeros ? unit_zeros(w, &rows[r], u) : (vec){0};
+            vec offset = offsets ? unit_offsets(w, &rows[r], u) : (vec){0};
+#pragma GCC unroll 4
+            for (int m = 0; m < M; m++) {
+                size_t at = (size_t)m * x->units + u;
+                vec f = __builtin_convertvector(sums[r][m], vec);
+                if (zeros)
+                    f -= code_of_0 * (float)sum[at]; // exact: both are below 2^24
+                y[r][m] += scale * x_scale[at] * f;
+                if (offsets)
+                    y[r][m] += offset * x_sum[at];
+            }
+        }
+    }
+}
+
+// Rows [row, row + R * LANES) of y, those below n.
+#define WEAVE_TILE(R, M)                                                                           \
+    static __attribute__((noinline)) void SIMD(weave_tile_##R##_##M)(                              \
+        const struct weave *w, const struct weave_x *x, size_t token, size_t row, float *y,        \
+        size_t y_stride, const float *bias) {                                                      \
+        struct row_vector rows[R];                                                                 \
+        vec sums[R][M];                                                                            \
+        for (size_t r = 0; r < R; r++) {                                                           \
+            size_t at = row + r * LANES;                                                           \
+            rows[r] =                                                                              \
+                (struct row_vector){w->data + at / WEAVE_ROWS * w->block_bytes, at % WEAVE_ROWS,   \
+                                    (R * LANES / WEAVE_ROWS - 1) * w->block_bytes};                \
+        }                                                                                          \
+        weave_tile(R, M, w, rows, x, token, sums);                                                 \
+        for (size_t r = 0; r < R && row + r * LANES < w->n; r++) {                                 \
+            size_t at = row + r * LANES, count = w->n - at;                                        \
+            vec scale = vec_set(1.0f);                                                             \
+            if (w->kind.scale == WEAVE_SCALE_ROW)                                                  \
+                memcpy(&scale, rows[r].block + w->scales + rows[r].lane * 4, sizeof scale);        \
+            for (size_t m = 0; m < M; m++) {                                                       \
+                vec v = sums[r][m] * scale;                                                        \
+                if (bias)                                                                          \
+                    v += vec_load_part(bias + at, count);                                          \
+                vec_store_part(y + m * y_stride + at, v, count);                                   \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+INLINE void weave_tile(const int R, const int M, const struct weave *w,
+                       const struct row_vector *rows, const struct weave_x *x, size_t token,
+                       vec y[R][M]) {
+    switch (w->kind.bits) {
+    case 4:
+        if (w->kind.table)
+            weave_tile_of(4, true, R, M, w, rows, x, token, y);
+        else
+            weave_tile_of(4, false, R, M, w, rows, x, token, y);
+        break;
+    case 5:
+        weave_tile_of(5, false, R, M, w, rows, x, token, y);
+        break;
+    case 6:
+        weave_tile_of(6, false, R, M, w, rows, x, token, y);
+        break;
+    default:
+        weave_tile_of(8, false, R, M, w, rows, x, token, y);
+    }
+}
+
+WEAVE_TILE(4, 1)
+WEAVE_TILE(2, 4)
+WEAVE_TILE(2, 2)
+#if LANES == 16
+WEAVE_TILE(1, 1)
+WEAVE_TILE(1, 2)
+WEAVE_TILE(1, 4)
+#else
+WEAVE_TILE(2, 1)
+#endif
+
+// `rows` rows from `row` on (a multiple of 16), all tokens. Few tokens: four vectors at a time, so
+// that memory has four streams to fetch from; more: two, each unpacked for four tokens.
+static void SIMD(weave_rows)(const struct weave *w, const struct weave_x *x, size_t row,
+                             size_t rows, float *y, size_t y_stride, const float *bias) {
+    size_t padded = round_up(rows, WEAVE_ROWS), token = 0;
+#define WEAVE_CALL(R, M)                                                                           \
+    for (; at + R * LANES <= padded; at += R * LANES)                                              \
+    SIMD(weave_tile_##R##_##M)(w, x, token, row + at, y + token * y_stride, y_stride, bias)
+    while (token < x->m) {
+        size_t at = 0, left = x->m - token, step = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (step == 4) {
+            WEAVE_CALL(2, 4);
+#if LANES == 16
+            WEAVE_CALL(1, 4);
+#endif
+        } else if (step == 2) {
+            WEAVE_CALL(2, 2);
+#if LANES == 16
+            WEAVE_CALL(1, 2);
+#endif
+        } else {
+            WEAVE_CALL(4, 1);
+#if LANES == 16
+            WEAVE_CALL(1, 1);
+#else
+            WEAVE_CALL(2, 1);
+#endif
+        }
+        token += step;
+    }
+#undef WEAVE_CALL
+}
+#undef WEAVE_TILE
