@@ -6,84 +6,17 @@
 #include "core/dtype.h"
 #include "kernels/cpu/matmul_weave.h"
 #include "tests/kernel_data.h"
-
-static const int8_t curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                 1,    13,   25,  38,  53,  69,  89,  113};
-
-// Every shape of format the kernels know.
-static const struct weave_kind kinds[] = {
-    {.bits = 4, .group = 128, .scale = WEAVE_SCALE_F16, .zero_code = 8},
-    {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .zero_code = 8},
-    {.bits = 4, .group = 64, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_GROUP},
-    {.bits = 4, .group = 256, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_GROUP},
-    {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_OFFSET},
-    {.bits = 4, .group = 16, .scale = WEAVE_SCALE_F16, .zero_code = 8},
-    {.bits = 4, .scale = WEAVE_SCALE_ROW, .zero_code = 8},
-    {.bits = 4, .scale = WEAVE_SCALE_ROW, .zero = WEAVE_ZERO_GROUP},
-    {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .table = curve},
-    {.bits = 4, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4},
-    {.bits = 5, .group = 32, .scale = WEAVE_SCALE_F16, .zero_code = 16},
-    {.bits = 5, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4},
-    {.bits = 5, .group = 128, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_GROUP},
-    {.bits = 6, .group = 16, .scale = WEAVE_SCALE_K6, .zero_code = 32},
-    {.bits = 6, .group = 64, .scale = WEAVE_SCALE_F16, .zero_code = 32},
-    {.bits = 8, .scale = WEAVE_SCALE_ROW},
-    {.bits = 8, .group = 32, .scale = WEAVE_SCALE_F16},
-    {.bits = 8, .group = 128, .scale = WEAVE_SCALE_F16},
-};
-enum { KINDS = sizeof kinds / sizeof *kinds };
-
-static uint16_t random_half(struct random *r) {
-    return f32_to_f16((float)(0.01 + 0.02 * random_uniform(r)));
-}
-
-static void random_row(struct random *r, const struct weave *w, struct weave_row *row) {
-    bool k6 = w->kind.scale == WEAVE_SCALE_K6;
-    for (size_t c = 0; c < w->k; c++)
-        row->codes[c] = w->kind.bits == 8 ? (uint8_t)(random_below(r, 255) - 127)
-                                          : (uint8_t)random_below(r, 1u << w->kind.bits);
-    row->row_scale = (float)random_uniform(r);
-    for (size_t g = 0; g < w->groups; g++) {
-        row->scales[g] = random_half(r);
-        row->offsets[g] = random_half(r);
-        row->zeros[g] = (uint8_t)random_below(r, 1u << (w->kind.bits < 8 ? w->kind.bits : 7));
-    }
-    for (size_t j = 0; j < w->k / 16; j++) {
-        row->small[j] = k6 ? (uint8_t)(random_below(r, 256) - 128) : (uint8_t)random_below(r, 64);
-        row->small_offsets[j] = (uint8_t)random_below(r, 64);
-    }
-}
-
-// A matrix of random rows, its memory exactly as large as it says and on a cache line.
-static bool random_weave(struct random *r, struct weave *w, const struct weave_kind *kind, size_t n,
-                         size_t k) {
-    struct weave_row row;
-    if (!weave_layout(w, kind, n, k))
-        return false;
-    w->data = aligned_alloc(64, weave_bytes(w));
-    memset(w->data, 0xff, weave_bytes(w));
-    cr_assert(w->data && weave_row_init(&row, w));
-    for (size_t i = 0; i < n; i++) {
-        random_row(r, w, &row);
-        weave_put(w, i, &row);
-    }
-    weave_row_free(&row);
-    return true;
-}
-
-#define FOR_EACH_LEVEL(level)                                                                      \
-    for (enum cpu_level level = LEVEL_SCALAR; level < LEVEL_COUNT; level++)                        \
-        if (kernels_level_force(level) == level)
+#include "tests/weave_data.h"
 
 Test(weave, gives_back_what_was_put_in) {
     const size_t shapes[][2] = {{1, 32}, {16, 256}, {17, 512}, {5, 67}, {33, 300}};
-    for (size_t i = 0; i < KINDS; i++)
+    for (size_t i = 0; i < WEAVE_KINDS; i++)
         for (size_t s = 0; s < 5; s++) {
             struct random r = {i * 31 + s}, again = {i * 31 + s};
             struct weave w;
             struct weave_row want, got;
-            if (!random_weave(&r, &w, &kinds[i], shapes[s][0], shapes[s][1])) {
-                cr_assert(kinds[i].scale >= WEAVE_SCALE_K4 && shapes[s][1] % 256);
+            if (!random_weave(&r, &w, &weave_kinds[i], shapes[s][0], shapes[s][1])) {
+                cr_assert(weave_kinds[i].scale >= WEAVE_SCALE_K4 && shapes[s][1] % 256);
                 continue;
             }
             cr_assert(weave_row_init(&want, &w) && weave_row_init(&got, &w));
@@ -161,28 +94,28 @@ Test(matmul_weave, equals_the_reference_in_every_remainder) {
     const size_t ks[] = {1, 31, 32, 33, 130, 256, 300, 1024};
     double worst = 0;
     FOR_EACH_LEVEL(level)
-    for (size_t i = 0; i < KINDS; i++)
+    for (size_t i = 0; i < WEAVE_KINDS; i++)
         for (size_t a = 0; a < 7; a++)
             for (size_t b = 0; b < 7; b++) {
                 size_t k = ks[(a * 3 + b + i) % 8];
-                double error = check(&kinds[i], ms[a], ns[b], k, (a + b) % 2);
+                double error = check(&weave_kinds[i], ms[a], ns[b], k, (a + b) % 2);
                 cr_assert(error <= 1e-6, "%s kind %zu m %zu n %zu k %zu: %g",
                           kernels_level_name(level), i, ms[a], ns[b], k, error);
                 worst = fmax(worst, error);
-                check(&kinds[i], ms[a], ns[b], 512, false);
+                check(&weave_kinds[i], ms[a], ns[b], 512, false);
             }
     printf("matmul_weave: dot error at most %.2g\n", worst);
 }
 
 Test(matmul_weave, bits_do_not_depend_on_threads_or_batch) {
     enum { M = 11, N = 203, K = 1280 };
-    for (size_t i = 0; i < KINDS; i++) {
+    for (size_t i = 0; i < WEAVE_KINDS; i++) {
         struct random r = {i};
         struct weave w, w2;
         struct error err = {0};
         struct weave_x q = {0}, one = {0};
-        cr_assert(random_weave(&r, &w, &kinds[i], N, K));
-        cr_assert(random_weave(&r, &w2, &kinds[i], 31, K));
+        cr_assert(random_weave(&r, &w, &weave_kinds[i], N, K));
+        cr_assert(random_weave(&r, &w2, &weave_kinds[i], 31, K));
         float *x = outliers(&r, M, K), *want = poisoned(M * N), *got = poisoned(M * N);
         float y2[M * 31];
         FOR_EACH_LEVEL(level) {
@@ -211,12 +144,12 @@ Test(matmul_weave, bits_do_not_depend_on_threads_or_batch) {
 // Rounding the activations to int8 costs less than 1 % of |x| |w|.
 Test(matmul_weave, is_near_the_product_with_the_activations_themselves) {
     enum { M = 3, N = 40, K = 2048 };
-    for (size_t i = 0; i < KINDS; i++) {
+    for (size_t i = 0; i < WEAVE_KINDS; i++) {
         struct random r = {i};
         struct weave w;
         struct error err = {0};
         struct weave_x q = {0};
-        cr_assert(random_weave(&r, &w, &kinds[i], N, K));
+        cr_assert(random_weave(&r, &w, &weave_kinds[i], N, K));
         float *x = outliers(&r, M, K), *y = poisoned(M * N), *rows = poisoned(N * K);
         cr_assert(weave_x_make(&q, &w, x, K, M, &err));
         matmul_weave(&(struct weave_job){&w, y, N, NULL}, 1, &q);
@@ -241,13 +174,13 @@ Test(matmul_weave, is_near_the_product_with_the_activations_themselves) {
 
 Test(weave_x, equals_the_reference) {
     const size_t ks[] = {1, 15, 32, 33, 100, 256, 1000};
-    for (size_t i = 0; i < KINDS; i++)
+    for (size_t i = 0; i < WEAVE_KINDS; i++)
         for (size_t b = 0; b < 7; b++) {
             struct random r = {b};
             struct weave w;
             struct error err = {0};
             struct weave_x want = {0}, got = {0};
-            if (!weave_layout(&w, &kinds[i], 1, ks[b]))
+            if (!weave_layout(&w, &weave_kinds[i], 1, ks[b]))
                 continue;
             size_t k = ks[b];
             float *x = outliers(&r, 3, k + 1);
@@ -269,14 +202,14 @@ Test(matmul_weave, a_nan_or_infinity_stays_visible) {
     enum { N = 20, K = 300 };
     struct random r = {9};
     const float values[] = {NAN, INFINITY, -INFINITY};
-    for (size_t i = 0; i < 3 * KINDS; i++) {
+    for (size_t i = 0; i < 3 * WEAVE_KINDS; i++) {
         struct weave w;
         struct error err = {0};
         struct weave_x q = {0};
-        if (!random_weave(&r, &w, &kinds[i % KINDS], N, K))
+        if (!random_weave(&r, &w, &weave_kinds[i % WEAVE_KINDS], N, K))
             continue;
         float *x = outliers(&r, 1, K), y[N];
-        x[K - 1] = values[i / KINDS];
+        x[K - 1] = values[i / WEAVE_KINDS];
         FOR_EACH_LEVEL(level) {
             cr_assert(weave_x_make(&q, &w, x, K, 1, &err));
             matmul_weave(&(struct weave_job){&w, y, N, NULL}, 1, &q);

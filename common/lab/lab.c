@@ -12,6 +12,7 @@
 #include "io/hub.h"
 #include "lab/measure.h"
 #include "model/arch.h"
+#include "quant/woven.h"
 #include "text/chat.h"
 
 enum { TEXT_MAX = 1 << 30 };
@@ -317,7 +318,7 @@ static bool recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_a
     row.quantize_s = stats.seconds;
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
-    bool ok = measure_row(lab, m, &row, err);
+    bool ok = model_weave(m, err) && measure_row(lab, m, &row, err);
     model_free(m);
     return ok;
 }

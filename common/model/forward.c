@@ -147,9 +147,9 @@ static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i
     const struct layer *l = &m->layers[i];
     size_t t = b->n, d = c->head_dim;
     normalize(m, &l->attention_norm, ws->x, t, ws->normed);
-    if (!linear_forward(ws->q, &l->q, ws->normed, t, err) ||
-        !linear_forward(ws->k, &l->k, ws->normed, t, err) ||
-        !linear_forward(ws->v, &l->v, ws->normed, t, err))
+    float *const qkv[] = {ws->q, ws->k, ws->v};
+    if (!linears_forward(qkv, (const struct linear *const[]){&l->q, &l->k, &l->v}, 3, ws->normed, t,
+                         err))
         return false;
     if (l->q_norm) {
         rmsnorm(ws->q, ws->q, t * c->n_heads, d, l->q_norm, c->norm_eps);
@@ -172,14 +172,14 @@ static bool mlp_block(const struct model *m, size_t i, size_t t, struct workspac
     const struct layer *l = &m->layers[i];
     size_t inner = t * m->config.intermediate;
     normalize(m, &l->mlp_norm, ws->x, t, ws->normed);
-    if (!linear_forward(ws->up, &l->up, ws->normed, t, err))
+    float *const both[] = {ws->up, ws->gate};
+    if (!linears_forward(both, (const struct linear *const[]){&l->up, &l->gate},
+                         m->config.arch->gelu ? 1 : 2, ws->normed, t, err))
         return false;
     if (m->config.arch->gelu)
         gelu_tanh(ws->up, ws->up, inner);
-    else if (linear_forward(ws->gate, &l->gate, ws->normed, t, err))
-        silu_mul(ws->up, ws->gate, ws->up, inner);
     else
-        return false;
+        silu_mul(ws->up, ws->gate, ws->up, inner);
     if (!linear_forward(ws->sum, &l->down, ws->up, t, err))
         return false;
     add_to(ws->x, ws->sum, t * m->config.hidden);
