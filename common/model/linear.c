@@ -5,6 +5,7 @@
 #include "model/model.h"
 #include "quant/format.h"
 #include "quant/woven.h"
+#include "kernels/cpu/matmul_rows.h"
 #include "kernels/cpu/matmul_tiles.h"
 #include "kernels/cpu/matmul_weave.h"
 
@@ -41,9 +42,14 @@ static bool forward_int8(float *y, const struct linear *l, const float *x, size_
     return ok;
 }
 
-// Unpacks to float32, a panel at a time.
+// Few tokens read 16-bit weights as they lie; else they are unpacked to float32, a panel at a time.
 static void forward_unpacked(float *y, const struct linear *l, const float *x, size_t m) {
     size_t n = l->w.shape[0], k = l->w.shape[1];
+    bool bf16 = l->w.dtype == DTYPE_BF16;
+    if ((bf16 || l->w.dtype == DTYPE_F16) && m <= ROWS_MAX_TOKENS) {
+        matmul_rows(&(struct rows_job){l->w.data, bf16, n, y, n, l->bias}, 1, x, k, m, k);
+        return;
+    }
     struct weight_source source = {.n = n, .k = k, .context = &l->w, .read = read_rows};
     matmul(y, n, x, k, m, &source, l->bias);
 }

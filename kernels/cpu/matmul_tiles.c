@@ -10,8 +10,8 @@ enum {
     TILE = 16,         // rows of a tile, and tokens
     STEP = 32,         // columns of a tile
     TILE_BYTES = 1024, // 16 rows of 64 bytes, whatever they hold
-    K_BLOCK = 512,     // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
-    PANEL = 128,       // rows a thread takes at a time: 128 KB of a block's weights
+    K_BLOCK = 256,     // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
+    PANEL = 256,       // rows a thread takes at a time: 128 KB of a block's weights
     MIN_TOKENS = 8
 };
 

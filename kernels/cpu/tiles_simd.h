@@ -1,8 +1,8 @@
 // The parts of matmul_tiles.c that are written in vectors and tiles.
 //
-//     for each block of 512 columns:   unpack the panel's rows to tiles        (L2: 128 KB)
-//         for each 32 tokens:          their tiles of these columns            (L1: 32 KB)
-//             for each 32 rows:        4 tiles of sums += 16 steps of 4 products
+//     for each block of 256 columns:   unpack the panel's rows to tiles        (L2: 128 KB)
+//         for each 32 tokens:          their tiles of these columns            (L1: 16 KB)
+//             for each 32 rows:        4 tiles of sums += 8 steps of 4 products
 //
 // Sums wait in the panel's memory between two blocks of columns.
 #include "weave_unpack_simd.h"
@@ -80,16 +80,17 @@ INLINE __m512i load_halves(enum tile_kind kind, const uint16_t *p, size_t left) 
                       (vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)));
 }
 
-// Rows [row, row + 16), columns [col, col + 32 steps) of 16-bit weights. The next sixteen rows are
-// asked for meanwhile.
+// Rows [row, row + 16), columns [col, col + 32 steps) of 16-bit weights. The next block of columns,
+// or the next panel, is asked for meanwhile: it is needed when this one has been multiplied.
 INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t row, size_t col,
                           size_t steps, unsigned char *out) {
+    size_t ahead = col + K_BLOCK < k ? K_BLOCK : PANEL * k - col;
     for (size_t s = 0; s < steps; s++, col += STEP) {
         __m512i r[16];
 #pragma GCC unroll 16
         for (size_t i = 0; i < TILE; i++) {
             const uint16_t *p = job->rows16 + (row + i) * k + col;
-            __builtin_prefetch(p + TILE * k);
+            __builtin_prefetch(p + ahead, 0, 2);
             r[i] = row + i < job->n ? load_halves(job->kind, p, k - col) : _mm512_setzero_si512();
         }
         transpose_pairs(r, out + s * TILE_BYTES);
@@ -130,6 +131,7 @@ INLINE void unpack_quad(ivec quad, vec scale, vec base, __m512i order, unsigned 
 INLINE void unpack_woven_of(const int bits, const bool table, const struct weave *w, size_t row,
                             size_t col, size_t steps, unsigned char *out) {
     const struct row_vector rows = {w->data + row / WEAVE_ROWS * w->block_bytes, 0, 0};
+    struct k4_scales k4;
     uint16_t interleaved[32];
     for (int i = 0; i < 32; i++)
         interleaved[i] = (uint16_t)(i / 2 + i % 2 * 16);
@@ -138,7 +140,8 @@ INLINE void unpack_woven_of(const int bits, const bool table, const struct weave
     size_t end = col + steps * STEP;
     for (size_t c = col; c < end;) {
         size_t unit = c / w->unit, next = min_size((unit + 1) * w->unit, end);
-        vec scale = unit_scales(w, &rows, unit), base = -scale * zero;
+        k4_step(&k4, w, &rows, unit);
+        vec scale = unit_scales(w, &rows, unit, &k4), base = -scale * zero;
         if (w->kind.scale == WEAVE_SCALE_ROW) {
             scale = vec_load((const float *)(const void *)(rows.block + w->scales));
             base = -scale * zero;
@@ -146,9 +149,11 @@ INLINE void unpack_woven_of(const int bits, const bool table, const struct weave
         if (w->kind.zero == WEAVE_ZERO_GROUP)
             base -= scale * unit_zeros(w, &rows, unit);
         else if (w->kind.zero != WEAVE_ZERO_ALL)
-            base += unit_offsets(w, &rows, unit);
+            base += unit_offsets(w, &rows, unit, &k4);
         for (; c < next; c += 16) {
             ivec quads[4];
+            __builtin_prefetch(rows.block + (c + K_BLOCK) * WEAVE_ROWS * (bits == 8 ? 8 : 4) / 8, 0,
+                               2);
             load_quads(bits, table, w, &rows, c / 16, quads);
             for (size_t q = 0; q < 4; q++)
                 unpack_quad(quads[q], scale, base, order, out + (c - col) / 2 * 64 + q * 128);
@@ -193,6 +198,11 @@ static void multiply_32(float *c, size_t c_stride, const unsigned char *a, size_
     _tile_loadd(2, c + c_stride, 64);
     _tile_loadd(3, c + c_stride + 256, 64);
     for (size_t s = 0; s < steps; s++) {
+#pragma GCC unroll 16
+        for (int i = 0; i < TILE; i++) { // weights come from the L2 cache: two steps ahead
+            __builtin_prefetch(b + (s + 2) * TILE_BYTES + i * 64);
+            __builtin_prefetch(b + b_stride + (s + 2) * TILE_BYTES + i * 64);
+        }
         _tile_loadd(4, a + s * TILE_BYTES, 64);
         _tile_loadd(6, b + s * TILE_BYTES, 64);
         _tile_loadd(7, b + b_stride + s * TILE_BYTES, 64);

@@ -6,7 +6,9 @@
 #define load_quads SIMD(load_quads)
 #define byte_lanes SIMD(byte_lanes)
 #define half_lanes SIMD(half_lanes)
-#define k4_small SIMD(k4_small)
+#define k4_scales SIMD(k4_scales)
+#define k4_open SIMD(k4_open)
+#define k4_step SIMD(k4_step)
 #define unit_scales SIMD(unit_scales)
 #define unit_zeros SIMD(unit_zeros)
 #define unit_offsets SIMD(unit_offsets)
@@ -95,28 +97,44 @@ INLINE vec half_lanes(const unsigned char *p) {
     return f16_vec(h);
 }
 
-// The six-bit integers of sub-block j: scales (shift 0) or offsets (shift 1).
-INLINE vec k4_small(const unsigned char *super, size_t j, size_t lane, int shift) {
-    ivec low = byte_lanes(super + j * WEAVE_ROWS + lane) >> 4 * shift & 15;
-    ivec high = byte_lanes(super + 128 + j % 4 * WEAVE_ROWS + lane) >>
-                    (int)(j / 4 * 4 + 2 * (size_t)shift) &
-                3;
-    return __builtin_convertvector(low | high << 4, vec);
+// The integers under the scales of 256 columns of Q4_K's kind, one byte each.
+struct k4_scales {
+    vec scale, offset;
+    unsigned char scales[128], offsets[128]; // [8 sub-blocks][16 rows]
+};
+
+INLINE void k4_open(struct k4_scales *out, const unsigned char *super, size_t lane) {
+    for (size_t i = 0; i < 128; i += 4 * LANES) {
+        int shift = i < 64 ? 0 : 4;
+        ivec low = load_line(super + i), high = load_line(super + 128 + i % 64) >> shift;
+        ivec scales = (low & 0x0f0f0f0f) | (high & 0x03030303) << 4;
+        ivec offsets = (low >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x03030303) << 4;
+        memcpy(out->scales + i, &scales, sizeof scales);
+        memcpy(out->offsets + i, &offsets, sizeof offsets);
+    }
+    out->scale = half_lanes(super + 192 + lane * 2);
+    out->offset = -half_lanes(super + 224 + lane * 2);
+}
+
+// Opens the super-block that this unit is the first of.
+INLINE void k4_step(struct k4_scales *out, const struct weave *w, const struct row_vector *row,
+                    size_t unit) {
+    if (w->kind.scale == WEAVE_SCALE_K4 && unit % 8 == 0)
+        k4_open(out, row->block + w->scales + unit / 8 * 256, row->lane);
 }
 
 // What the unit's sums are multiplied by, in each row.
-INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size_t unit) {
+INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size_t unit,
+                       const struct k4_scales *k4) {
     const unsigned char *plane = row->block + w->scales;
     size_t column = unit * w->unit;
     if (w->kind.scale == WEAVE_SCALE_ROW)
         return vec_set(1.0f);
     if (w->kind.scale == WEAVE_SCALE_F16)
         return half_lanes(plane + (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
-    if (w->kind.scale == WEAVE_SCALE_K4) {
-        const unsigned char *super = plane + column / WEAVE_SUPER * 256;
-        return half_lanes(super + 192 + row->lane * 2) *
-               k4_small(super, column % WEAVE_SUPER / 32, row->lane, 0);
-    }
+    if (w->kind.scale == WEAVE_SCALE_K4)
+        return k4->scale * __builtin_convertvector(
+                               byte_lanes(k4->scales + unit % 8 * WEAVE_ROWS + row->lane), vec);
     const unsigned char *super = plane + column / WEAVE_SUPER * 288;
     SIMD(signed_byte_vector) small;
     memcpy(&small, super + column % WEAVE_SUPER / 16 * WEAVE_ROWS + row->lane, sizeof small);
@@ -139,12 +157,11 @@ INLINE vec unit_zeros(const struct weave *w, const struct row_vector *row, size_
 }
 
 // What is added in each row, times the sum of the unit's activations.
-INLINE vec unit_offsets(const struct weave *w, const struct row_vector *row, size_t unit) {
-    size_t column = unit * w->unit;
+INLINE vec unit_offsets(const struct weave *w, const struct row_vector *row, size_t unit,
+                        const struct k4_scales *k4) {
+    size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
     if (w->kind.zero == WEAVE_ZERO_OFFSET)
-        return half_lanes(row->block + w->zeros +
-                          (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
-    const unsigned char *super = row->block + w->scales + column / WEAVE_SUPER * 256;
-    return -(half_lanes(super + 224 + row->lane * 2) *
-             k4_small(super, column % WEAVE_SUPER / 32, row->lane, 1));
+        return half_lanes(row->block + w->zeros + (group * WEAVE_ROWS + row->lane) * 2);
+    return k4->offset * __builtin_convertvector(
+                            byte_lanes(k4->offsets + unit % 8 * WEAVE_ROWS + row->lane), vec);
 }
