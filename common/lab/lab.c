@@ -16,6 +16,7 @@
 #include "lab/mixed.h"
 #include "model/arch.h"
 #include "model/packed.h"
+#include "quant/woven.h"
 #include "text/chat.h"
 
 enum { TEXT_MAX = 1 << 30 };
@@ -387,7 +388,9 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
     row.quantize_s = stats.seconds;
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
-    bool ok = (!lab->save || lab_save(lab, m, recipe, &row, err)) && measure_row(lab, m, &row, err);
+    // Saved before it is woven: files have rows as they are.
+    bool ok = (!lab->save || lab_save(lab, m, recipe, &row, err)) && model_weave(m, err) &&
+              measure_row(lab, m, &row, err);
     model_free(m);
     return ok;
 }

@@ -11,6 +11,7 @@
 #include "model/packed.h"
 #include "model/rope_scaling.h"
 #include "quant/format.h"
+#include "quant/woven.h"
 
 // ---- finding tensors --------------------------------------------------------------------------
 
@@ -373,7 +374,9 @@ size_t model_parameters(const struct model *m) {
 
 static bool free_linear(void *user, struct linear *l) {
     const struct model *m = user;
-    if (l->owns_data)
+    if (l->owns_data && l->woven)
+        woven_free(l->woven);
+    else if (l->owns_data)
         free(l->w.data);
     if (!m->source)
         free(l->bias);

@@ -9,11 +9,13 @@
 #include "model/model_gguf.h"
 
 // A weight matrix in any format, plus an optional bias. y = x wᵀ + bias.
+struct woven;
 struct linear {
     struct tensor w;       // [N, K]; w.format says how to read it
     float *bias;           // [N] or NULL
     bool int8_activations; // quantize x to int8 on the fly (int8 formats only)
-    bool owns_data;        // w.data is ours to free
+    bool owns_data;        // w.data (or woven) is ours to free
+    struct woven *woven;   // quant/woven.h: w.data in the kernels' order; NULL: as the format has it
 };
 
 struct norm {
@@ -59,6 +61,9 @@ size_t model_parameters(const struct model *m);
 
 // y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);
+// The same for several that read the same x [m, K]: y[i] = l[i](x). What they share is done once.
+bool linears_forward(float *const *y, const struct linear *const *l, size_t n, const float *x,
+                     size_t m, struct error *err);
 
 // ---- the cache of keys and values
 // ----------------------------------------------------------------
