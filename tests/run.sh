@@ -10,8 +10,8 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 "$program" --verbose "$@" >"$log" 2>&1
 status=$?
-grep -vE '^\[(RUN |PASS|SKIP)|^\[====\] Running|^\[----\] Criterion v' "$log"
-skipped=$(grep -c '^\[SKIP\]' "$log")
+grep -avE '^\[(RUN |PASS|SKIP)|^\[====\] Running|^\[----\] Criterion v' "$log"
+skipped=$(grep -ac '^\[SKIP\]' "$log")
 if [ "$skipped" -gt 0 ]; then
     sed -n 's/^\[SKIP\] [^ ]* *//p' "$log" | sort | uniq -c | sed 's/^ *\([0-9]*\)/skipped: \1:/'
 fi

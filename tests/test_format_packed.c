@@ -77,9 +77,9 @@ Test(format_packed, groups_of_16_halve_an_int4_block) {
 }
 
 Test(format_packed, zero_points_lie_like_codes) {
-    float w[3 * 16] = {[0] = -7, [16] = 7, [32] = -3, [33] = 4};
+    float w[3 * 16] = {[0] = -7, [16] = 7, [32] = -4, [33] = 3};
     uint8_t *data = quantize_new(&quant_int3_g16_zp, w, 1, 48);
-    const int expected[] = {7, 0, 3};
+    const int expected[] = {7, 0, 4};
     for (size_t g = 0; g < 3; g++)
         cr_assert_eq(code_at(data + 128, g, 3), expected[g], "group %zu", g);
     free(data);

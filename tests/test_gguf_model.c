@@ -107,6 +107,27 @@ Test(gguf_model, only_llama_s_rows_are_turned) {
     model_free(m);
 }
 
+// Llama with biases: they move with the rows they belong to.
+Test(gguf_model, llama_s_biases_are_turned_with_their_rows) {
+    struct model *m = load(shared_path("fixtures/llama-untied-f16-sharded"));
+    for (size_t i = 0; i < m->config.n_layers; i++) {
+        struct linear *all[] = {&m->layers[i].q, &m->layers[i].k, &m->layers[i].v};
+        for (size_t j = 0; j < 3; j++) {
+            size_t n = all[j]->w.shape[0];
+            all[j]->bias = malloc(n * sizeof *all[j]->bias);
+            for (size_t r = 0; r < n; r++)
+                all[j]->bias[r] = (float)(r * 7 % 13) * 0.1f - 0.6f;
+        }
+    }
+    struct model *g = load_as_gguf(m, NULL);
+    cr_assert(g->config.attention_bias && !g->config.output_bias);
+    cr_assert_arr_eq(g->layers[0].k.bias, m->layers[0].k.bias, m->layers[0].k.w.shape[0] * 4);
+    double error = distance(g, m);
+    cr_assert(error <= 1e-6, "relative error %g", error);
+    model_free(g);
+    model_free(m);
+}
+
 // Every format that GGUF has: the same weights come from the file as from quantizing here.
 Test(gguf_model, matrices_of_every_format_are_computed_with) {
     const char *folder = shared_path("data/models/books-qwen2");

@@ -4,6 +4,7 @@
 // expression that splits words. SentencePiece's (Llama 2, Mistral) have no merges there: of two
 // neighbours that may be joined, the pair whose result has the higher score is. Where the
 // checkpoint has merges, a token's score is the negated rank of the first merge that makes it.
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -140,9 +141,13 @@ static void put_special_ids(struct gguf_writer *w, const struct tokenizer *t,
 bool gguf_put_tokenizer(struct gguf_writer *w, const struct tokenizer *t,
                         const struct model_config *c, struct error *err) {
     bool byte_level = tokenizer_is_byte_level(t);
-    const char *pre = byte_level ? tokenizer_pre_name(t) : NULL;
+    char pre[64] = "default";
+    size_t size;
+    const char *known = byte_level ? tokenizer_pre_name(t, &size) : NULL;
+    if (known && size < sizeof pre)
+        snprintf(pre, sizeof pre, "%.*s", (int)size, known);
     gguf_put_string(w, "tokenizer.ggml.model", byte_level ? "gpt2" : "llama");
-    gguf_put_string(w, "tokenizer.ggml.pre", pre ? pre : "default");
+    gguf_put_string(w, "tokenizer.ggml.pre", pre);
     if (!put_tokens(w, t, c->vocab, err) || !put_joining(w, t, c->vocab, err))
         return false;
     put_special_ids(w, t, c);

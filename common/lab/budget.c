@@ -17,10 +17,11 @@ static const struct {
              {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
 
 bool budget_parse_bytes(const char *text, size_t *bytes) {
+    size_t digits = strspn(text, "0123456789."); // no "1e3", "0x10" or "inf"
     char *end;
-    if (strspn(text, "0123456789.") == 0)
-        return false;
     double value = strtod(text, &end);
+    if (digits == 0 || end != text + digits)
+        return false;
     end += strspn(end, " ");
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
         if (strcmp(end, units[i].name) != 0)

@@ -106,3 +106,20 @@ const struct pre_tokenizer *pre_tokenizer_find(const char *name, size_t size) {
             return &known[i];
     return NULL;
 }
+
+static bool splits_by(const struct pre_tokenizer *p, const char *const *patterns, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!p->patterns[i] || strcmp(p->patterns[i], patterns[i]) != 0)
+            return false;
+    return n == PRE_TOKENIZER_STEPS || !p->patterns[n];
+}
+
+const struct pre_tokenizer *pre_tokenizer_of(const char *const *patterns, size_t n,
+                                             bool ignore_merges, bool normalize) {
+    const struct pre_tokenizer *found = NULL;
+    for (size_t i = 0; i < sizeof known / sizeof *known && n <= PRE_TOKENIZER_STEPS; i++)
+        if (known[i].ignore_merges == ignore_merges && splits_by(&known[i], patterns, n) &&
+            (!found || (found->normalize != normalize && known[i].normalize == normalize)))
+            found = &known[i];
+    return found;
+}

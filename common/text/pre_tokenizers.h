@@ -21,5 +21,9 @@ struct pre_tokenizer {
 
 // NULL if the name is not known.
 const struct pre_tokenizer *pre_tokenizer_find(const char *name, size_t size);
+// What splits by these n patterns, and normalizes or not if there is a choice; NULL if nothing
+// does.
+const struct pre_tokenizer *pre_tokenizer_of(const char *const *patterns, size_t n,
+                                             bool ignore_merges, bool normalize);
 
 #endif

@@ -1,6 +1,7 @@
 #include "text/tokenizer_parts.h"
 
 #include "core/memory.h"
+#include "text/pre_tokenizers.h"
 #include "text/tokenizer_internal.h"
 
 // ---- tokens and merges ------------------------------------------------------------------------
@@ -70,59 +71,25 @@ int32_t tokenizer_bos_token(const struct tokenizer *t) {
     return t->bos >= 0 ? t->bos : t->bos_text ? tokenizer_id(t, t->bos_text) : -1;
 }
 
-// ---- how texts are split ----------------------------------------------------------------------
+// Patterns that cut out words, in whichever way it is said; false if a step does something else.
+static bool cuts_words(const struct splitter *s) {
+    return (s->behavior == SPLIT_ISOLATED && !s->invert) ||
+           (s->behavior == SPLIT_REMOVED && s->invert); // all of the text matches
+}
 
-// Parts that the patterns share: words with what may stand before them, marks, line ends, spaces.
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define MARKS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" TAIL
-#define WORDS CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-// Words that begin in capitals and go on in small letters, or the other way round.
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define CASED(suffix)                                                                              \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER  \
-    "*" suffix
-#define MARKS_OR_SLASH "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" TAIL
-
-// ignore_merges: whether the name also says that a word in the vocabulary is taken whole.
-static const struct {
-    const char *name, *patterns[2];
-    bool ignore_merges;
-} pre_names[] = {
-    {"gpt-2", {GPT2}, false},
-    {"smollm", {"\\p{N}", GPT2}, false},
-    {"qwen2", {WORDS "|\\p{N}" MARKS}, false},
-    {"qwen35",
-     {CONTRACTION
-      "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" TAIL},
-     false},
-    {"llama-bpe", {WORDS "|\\p{N}{1,3}" MARKS}, true},
-    {"smaug-bpe", {WORDS "|\\p{N}{1,3}" MARKS}, false},
-    {"tekken", {CASED("") "|\\p{N}" MARKS_OR_SLASH}, true},
-    {"gpt-4o", {CASED(CONTRACTION "?") "|\\p{N}{1,3}" MARKS_OR_SLASH}, false},
-};
-
-static bool splits_by(const struct tokenizer *t, const char *const patterns[2]) {
+const char *tokenizer_pre_name(const struct tokenizer *t, size_t *size) {
+    const char *patterns[PRE_TOKENIZER_STEPS];
     size_t n = 0;
     for (size_t i = 0; i < t->n_splitters; i++) {
         const struct splitter *s = &t->splitters[i];
         if (s->kind != SPLITTER_PATTERN)
             continue;
-        bool isolated = s->behavior == SPLIT_ISOLATED && !s->invert;
-        bool inverted = s->behavior == SPLIT_REMOVED && s->invert; // all of the text matches
-        if (n == 2 || !patterns[n] || !(isolated || inverted) ||
-            strcmp(s->pattern.text, patterns[n]) != 0)
-            return false;
-        n++;
+        if (n == PRE_TOKENIZER_STEPS || !cuts_words(s))
+            return NULL;
+        patterns[n++] = s->pattern.text;
     }
-    return n == 2 || !patterns[n];
-}
-
-const char *tokenizer_pre_name(const struct tokenizer *t) {
-    for (size_t i = 0; i < sizeof pre_names / sizeof *pre_names; i++)
-        if (pre_names[i].ignore_merges == t->ignore_merges && splits_by(t, pre_names[i].patterns))
-            return pre_names[i].name;
-    return NULL;
+    bool normalizes = t->n_normalizers && t->normalizers[0].kind == NORMALIZER_UNICODE;
+    const struct pre_tokenizer *p = pre_tokenizer_of(patterns, n, t->ignore_merges, normalizes);
+    *size = p ? strcspn(p->names, " ") : 0;
+    return p ? p->names : NULL;
 }

@@ -29,9 +29,9 @@ struct token_merge *tokenizer_merges(const struct tokenizer *t, size_t *n, struc
 bool tokenizer_is_byte_level(const struct tokenizer *t);
 // Whether a space is put before a text.
 bool tokenizer_adds_space(const struct tokenizer *t);
-// The name llama.cpp has for how texts are split into words: "qwen2", "llama-bpe", "gpt-2". NULL if
-// it has none that splits alike.
-const char *tokenizer_pre_name(const struct tokenizer *t);
+// The name that GGUF has for how texts are split into words: "qwen2", "llama-bpe", "gpt-2", without
+// a NUL. NULL if it has none that splits alike.
+const char *tokenizer_pre_name(const struct tokenizer *t, size_t *size);
 
 int32_t tokenizer_unknown(const struct tokenizer *t); // or -1
 int32_t tokenizer_padding(const struct tokenizer *t); // or -1

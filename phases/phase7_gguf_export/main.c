@@ -13,11 +13,13 @@
 #include "export/gguf_report.h"
 #include "lab/analysis.h"
 #include "lab/measure.h"
+#include "report/gguf_inspect.h"
 #include "targets.h"
 
 static struct {
     struct target_flags target;
     bool dry_run;
+    const char *inspect;
 } flags = {.target = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
 
 static const struct cli_flag own_flags[] = {
@@ -36,6 +38,9 @@ static const struct cli_flag own_flags[] = {
      "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
      "show every tensor's type and size, and write nothing", "GGUF"},
+    {"inspect", "FILE", CLI_TEXT, &flags.inspect, 1, 0, NULL,
+     "show what is in a GGUF file (or a checkpoint): keys, tensors, types, bits per weight",
+     "GGUF"},
 };
 
 static const struct cli_program program = {
@@ -47,6 +52,7 @@ static const struct cli_program program = {
                 "./phase7 --model qwen2.5-3b --dry-run           what would be written\n"
                 "./phase7 --recipe best.recipe --out best.gguf   the mix that phase 5 found\n"
                 "./phase7 --size 3MB                             the best mix that fits\n"
+                "./phase7 --inspect some-model.gguf              what others wrote\n"
                 "llama-cli -m results/bundled/bundled-Q4_K_M.gguf\n",
     .flags = own_flags,
     .n_flags = sizeof own_flags / sizeof *own_flags,
@@ -185,17 +191,28 @@ static bool run(struct lab *lab, struct targets *targets, struct error *err) {
     return ok;
 }
 
-int main(int argc, char **argv) {
-    struct error err = {0};
+static bool inspect(struct error *err) {
+    bool ok = gguf_inspect(flags.inspect, stdout, err);
+    return ok && (fflush(stdout) == 0 || error_set(err, "stdout: cannot write"));
+}
+
+static bool run_lab(int argc, char **argv, struct error *err) {
     struct lab lab;
     struct targets targets = {0};
+    bool ok = lab_open(&lab, &program, argc, argv, err);
+    if (ok && !lab.done)
+        ok = run(&lab, &targets, err);
+    targets_free(&targets);
+    return lab_close(&lab, ok, err);
+}
+
+int main(int argc, char **argv) {
+    struct error err = {0};
+    struct cli_options options;
     cli_wait_briefly(argv);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a message, not the end
-    bool ok = lab_open(&lab, &program, argc, argv, &err);
-    if (ok && !lab.done)
-        ok = run(&lab, &targets, &err);
-    targets_free(&targets);
-    if (!lab_close(&lab, ok, &err))
+    cli_parse(&program, argc, argv, &options);
+    if (!(flags.inspect ? inspect(&err) : run_lab(argc, argv, &err)))
         cli_fail(&program, &err);
     return 0;
 }

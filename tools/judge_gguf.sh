@@ -1,0 +1,93 @@
+#!/bin/sh
+# Our GGUF files judged by llama.cpp: of each type, perplexity and KL divergence as we measure them
+# of the file, and as its own tool says of the same file; and 64 tokens of greedy text.
+#   tools/judge_gguf.sh BIN NAME MODEL TEXT [CHUNKS [TYPES]]
+# BIN is the folder with llama-perplexity and llama-completion, NAME that of results/gguf/NAME.csv and
+# .md, MODEL a checkpoint ("": the bundled one), CHUNKS windows of 512 tokens (24), TYPES as --type.
+# CTX, the window, PROMPT and THREADS come from the environment.
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -ge 4 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+bin=$1 name=$2 model=$3 text=$4 chunks=${5:-24}
+types=${6:-F32,F16,BF16,Q8_0,Q6_K,Q5_K_M,Q5_K_S,Q5_1,Q5_0,Q4_K_M,Q4_K_S,Q4_1,IQ4_NL,IQ4_XS,Q4_0,MXFP4,Q3_K_L,Q3_K_M,Q3_K_S,Q2_K}
+ctx=${CTX:-512} threads=${THREADS:-$(nproc)} prompt=${PROMPT:-Once upon a time}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+
+
+./phase7 ${model:+--model "$model"} --type "F32,$types" --out "$work/files/" --text "$text" \
+    --ppl-mode half --ctx "$ctx" --limit $((chunks * ctx)) --choices none --threads "$threads" \
+    --csv "$work/ours.csv" --quiet >/dev/null 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+
+# column NAME of the row CONFIG
+ours() {
+    awk -F, -v row="$1" -v want="$2" '
+        NR == 1 { for (i = 1; i <= NF; i++) { if ($i == want) col = i; if ($i == "config") key = i } }
+        $key == row { print $col }' "$work/ours.csv" | tail -1
+}
+file_of() { ls "$work"/files/*-"$1".gguf; }
+
+# Runs llama-perplexity until LAST is in what it says: its last lines are lost now and then.
+# --no-repack: its plain kernels, which every CPU has.
+perplexity() {
+    log=$1 last=$2
+    shift 2
+    for try in 1 2 3 4 5 6 7 8; do
+        "$bin/llama-perplexity" -c "$ctx" -b "$ctx" -t "$threads" --no-repack \
+            --kl-divergence-base "$work/base" "$@" >"$work/$log" 2>&1 ||
+            { echo "llama-perplexity failed: $(tail -1 "$work/$log")" >&2; exit 1; }
+        if grep -q "$last" "$work/$log"; then return; fi
+    done
+    echo "llama-perplexity does not say '$last' ($try times)" >&2
+    exit 1
+}
+perplexity base.log "Final estimate" -m "$(file_of F32)" -f "$text" --chunks "$chunks"
+
+mkdir -p results/gguf
+csv=results/gguf/$name.csv
+echo "type,file_bytes,bits_per_weight,ppl,llama_ppl,ppl_difference,kld,llama_kld,top1,llama_top1" >"$csv"
+for type in $(echo "$types" | tr ',' ' '); do
+    perplexity "$type.log" "Same top p" -m "$(file_of "$type")" --kl-divergence
+    ppl=$(awk '/Mean PPL\(Q\) / { print $4 }' "$work/$type.log")
+    kld=$(awk '/Mean    KLD:/ { print $3 }' "$work/$type.log")
+    top=$(awk '/Same top p:/ { print $4 / 100 }' "$work/$type.log")
+    echo "$type,$(ours "$type" file_bytes),$(ours "$type" bits_per_weight),$(ours "$type" ppl),$ppl,$(
+        awk -v a="$(ours "$type" ppl)" -v b="$ppl" 'BEGIN { printf "%.6f", a / b - 1 }'),$(
+        ours "$type" kld_mean),$kld,$(ours "$type" top1_agree),$top" >>"$csv"
+    tail -1 "$csv" >&2
+done
+
+# Greedy text, where nothing is rounded on the way.
+greedy() {
+    file=$(file_of "$1")
+    "$bin/llama-completion" -m "$file" -p "$prompt" -n 64 --temp 0 -no-cnv --no-display-prompt \
+        --no-repack -t "$threads" 2>/dev/null </dev/null | sed 's/ *\[end of text\] *$//' >"$work/a"
+    ./phase1 --model "$file" --text "$text" --limit 64 --choices none --quiet --prompt "$prompt" \
+        --max-tokens 64 --json "$work/json" >/dev/null 2>&1
+    text_key='s/.*"text":[[:space:]]*"\(.*\)"[,}[:space:]]*$/\1/p'
+    sed -n "$text_key" "$work/json" | tail -1 | sed 's/\\"/"/g' >"$work/b"
+    printf '%b\n' "$(cat "$work/b")" >"$work/c"
+    if [ "$(tr -d ' \n' <"$work/a")" = "$(tr -d ' \n' <"$work/c")" ]; then
+        echo "$1: 64 greedy tokens after \"$prompt\" are the same"
+    else
+        echo "$1: greedy text differs: ours \"$(cat "$work/c")\", llama.cpp's \"$(cat "$work/a")\""
+    fi
+}
+
+{
+    echo "Measured $(date -u +%Y-%m-%d) at commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown),"
+    echo "$chunks windows of $ctx tokens of \`$(basename "$text")\`, the second half of each scored."
+    echo "\"llama\" is what llama-perplexity says of the same file. KL divergence is against the F32 file."
+    echo "llama.cpp rounds activations to 8 bits where weights are quantized (to BF16 where they are"
+    echo "BF16), which adds to its divergence what the Q8_0 row shows; we multiply in float32."
+    echo
+    echo "| Type | File, MB | Bits/weight | PPL | llama PPL | difference | KLD | llama KLD | Top-1 | llama top-1 |"
+    echo "|:-----|---------:|------------:|----:|----------:|-----------:|----:|----------:|------:|------------:|"
+    awk -F, 'NR > 1 { printf "| %s | %.2f | %.3f | %.4f | %.4f | %+.3f %% | %.5f | %.5f | %.1f %% | %.1f %% |\n",
+        $1, $2 / 1e6, $3, $4, $5, 100 * $6, $7, $8, 100 * $9, 100 * $10 }' "$csv"
+    echo
+    greedy F32
+    case ",$types," in *,F16,*) greedy F16 ;; esac
+} >"$work/md"
+mv "$work/md" "results/gguf/$name.md"
+cat "results/gguf/$name.md"
