@@ -27,6 +27,7 @@ struct cli_options {
     size_t ctx;   // 0: 2048, or the model's own limit if smaller
     size_t limit; // 0: all tokens
     enum ppl_mode ppl_mode;
+    int isa; // 0: the best there is; else enum cpu_level + 1
     int threads, max_tokens;
     struct sampler_options sampling;
     bool bench, quiet, chat, limits, cuda;
