@@ -35,4 +35,8 @@ bool matmul_tiles_wanted(size_t m);
 bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, size_t x_stride,
                   size_t m, size_t k);
 
+// Nothing but products of tiles that are in registers, 4 * steps of them: returns the operations,
+// to be timed as this CPU's limit. 0 where there are no tiles.
+double matmul_tiles_operations(size_t steps);
+
 #endif
