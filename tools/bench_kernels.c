@@ -1,7 +1,7 @@
 // Times matmul and attention at the shapes of a 3 B model and prints them beside the limits of this
 // machine, measured in the same run.
 //
-//     build/tools/bench_kernels [limits] [matmul] [woven] [attention]      default: all
+//     build/tools/bench_kernels [--csv FILE] [limits] [matmul] [woven] [attention]   default: all
 //
 // Weights come from a pool larger than any cache (1.2 GB), matrix after matrix, as a forward pass
 // reads them. Each result is compared with the reference before its time is printed; the time is
@@ -194,8 +194,8 @@ static void run_woven(const struct weave *w, const float *x, size_t m, float *y,
     matmul_weave(&job, 1, q);
 }
 
-static void bench_one_woven(const struct machine_limits *limits, const char *name, struct weave *w,
-                            unsigned char *pool, size_t m, bool tiles) {
+static void bench_one_woven(const struct machine_limits *limits, FILE *csv, const char *name,
+                            struct weave *w, unsigned char *pool, size_t m, bool tiles) {
     size_t bytes = weave_bytes(w), matrices = POOL_BYTES / bytes, runs = 0;
     float *x = normals(m * w->k), *y = allocate(m * w->n, sizeof *y);
     double times[MAX_RUNS], start = timer_now();
@@ -208,17 +208,22 @@ static void bench_one_woven(const struct machine_limits *limits, const char *nam
     }
     double s = median(times, runs), gb = (double)bytes / s * 1e-9, fastest = times[0];
     double gop = 2.0 * (double)(m * w->n * w->k) / s * 1e-9;
+    double peak = tiles ? limits->bf16_gflop_s : limits->i8_gop_s;
     printf(
         "| %-12s | %s | %3zu | %5zu | %5zu | %9.0f | %9.0f | %6.2f | %7.1f | %5.1f %% | %5.1f %% |\n",
         name, tiles ? "tiles" : "dot  ", m, w->n, w->k, s * 1e6, fastest * 1e6, gb, gop,
-        100 * gb / limits->read_gb_s, 100 * gop / (tiles ? limits->f32_gflop_s : limits->i8_gop_s));
+        100 * gb / limits->read_gb_s, 100 * gop / peak);
     fflush(stdout);
+    if (csv)
+        fprintf(csv, "%s,%s,%zu,%zu,%zu,%.1f,%.1f,%.2f,%.1f,%.3f,%.3f\n", name,
+                tiles ? "tiles" : "dot", m, w->n, w->k, s * 1e6, fastest * 1e6, gb, gop,
+                gb / limits->read_gb_s, gop / peak);
     weave_x_free(&q);
     free(x);
     free(y);
 }
 
-static void bench_woven(const struct machine_limits *limits) {
+static void bench_woven(const struct machine_limits *limits, FILE *csv) {
     const size_t ms[] = {1, 4, 16, 512}, shapes[][2] = {{11008, 2048}, {2048, 11008}};
     struct error err = {0};
     unsigned char *pool = huge_alloc(POOL_BYTES, "weights", &err);
@@ -235,9 +240,9 @@ static void bench_woven(const struct machine_limits *limits) {
             fill_woven(&w, pool);
             for (size_t i = 0; i < 4; i++) {
                 if (ms[i] < 512)
-                    bench_one_woven(limits, woven[f].name, &w, pool, ms[i], false);
+                    bench_one_woven(limits, csv, woven[f].name, &w, pool, ms[i], false);
                 if (matmul_tiles_wanted(ms[i]))
-                    bench_one_woven(limits, woven[f].name, &w, pool, ms[i], true);
+                    bench_one_woven(limits, csv, woven[f].name, &w, pool, ms[i], true);
             }
         }
     huge_free(pool, POOL_BYTES);
@@ -294,17 +299,38 @@ static bool wanted(int argc, char **argv, const char *what) {
     return argc == 1;
 }
 
+// The table of woven kernels as CSV, under the machine's limits.
+static FILE *open_csv(const char *path, const struct machine_limits *limits) {
+    FILE *csv = fopen(path, "w");
+    if (!csv)
+        fail("the CSV file cannot be written");
+    fprintf(csv, "# %s: read %.1f GB/s, int8 %.0f GOP/s, bf16 tiles %.0f GFLOP/s\n",
+            kernels_level_name(kernels_level()), limits->read_gb_s, limits->i8_gop_s,
+            limits->bf16_gflop_s);
+    fputs("format,how,m,n,k,us,us_min,gb_s,gop_s,of_read,of_peak\n", csv);
+    return csv;
+}
+
 int main(int argc, char **argv) {
     struct machine_limits limits;
+    FILE *csv = NULL;
     machine_limits_measure(&limits);
-    printf("%s: read %.1f GB/s, copy %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s\n",
-           kernels_isa_name(kernels_isa()), limits.read_gb_s, limits.copy_gb_s, limits.f32_gflop_s,
-           limits.i8_gop_s);
+    if (argc > 2 && strcmp(argv[1], "--csv") == 0) {
+        csv = open_csv(argv[2], &limits);
+        argc -= 2;
+        argv += 2;
+    }
+    printf("%s: read %.1f GB/s, copy %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s, bf16 tiles %.0f "
+           "GFLOP/s\n",
+           kernels_level_name(kernels_level()), limits.read_gb_s, limits.copy_gb_s,
+           limits.f32_gflop_s, limits.i8_gop_s, limits.bf16_gflop_s);
     if (wanted(argc, argv, "matmul"))
         bench_matmuls(&limits);
     if (wanted(argc, argv, "woven"))
-        bench_woven(&limits);
+        bench_woven(&limits, csv);
     if (wanted(argc, argv, "attention"))
         bench_attentions(&limits);
+    if (csv && fclose(csv) != 0)
+        fail("the CSV file cannot be written");
     return 0;
 }

@@ -18,6 +18,7 @@
 #include "model/packed.h"
 #include "quant/woven.h"
 #include "text/chat.h"
+#include "kernels/cpu/kernels.h"
 
 enum { TEXT_MAX = 1 << 30 };
 
@@ -255,6 +256,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
     cli_parse(program, argc, argv, o);
     progress_set_quiet(o->quiet);
     omp_set_num_threads(o->threads);
+    if (o->isa)
+        kernels_level_force((enum cpu_level)(o->isa - 1));
     lab->table = (struct result_table){.phase = program->phase,
                                        .model = o->model ? o->model : "bundled",
                                        .device = "cpu",

@@ -72,6 +72,7 @@ struct kv_cache {
     size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
     size_t n_kv_heads, head_dim;
     float *k, *v; // [L][sequence][B][capacity][D]
+    size_t bytes; // of each
 };
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
                    size_t capacity, struct error *err);

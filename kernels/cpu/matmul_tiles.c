@@ -44,6 +44,10 @@ bool matmul_tiles_wanted(size_t m) {
     return m >= MIN_TOKENS && kernels_level() >= LEVEL_AMX;
 }
 
+double matmul_tiles_operations(size_t steps) {
+    return kernels_level() >= LEVEL_AMX ? tile_operations(steps) : 0;
+}
+
 static void convert_strip(void *context, size_t strip) {
     tile_x(context, strip);
 }
@@ -83,6 +87,11 @@ bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, si
                   size_t m, size_t k) {
     (void)jobs, (void)n_jobs, (void)x, (void)x_stride, (void)m, (void)k;
     return false;
+}
+
+double matmul_tiles_operations(size_t steps) {
+    (void)steps;
+    return 0;
 }
 
 #endif

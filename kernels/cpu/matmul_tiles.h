@@ -5,7 +5,8 @@
 //     16 tokens × 32 columns     16 pairs of columns × 16 rows  16 tokens × 16 rows
 //
 // One instruction adds 16 * 16 * 32 products. Scales are multiplied into the weights, so sums need
-// nothing in between; rounding both sides to 8 bits of mantissa moves a product by 2^-9 at most.
+// nothing in between; rounding both sides to 8 bits of mantissa moves a product by 2^-7 at most, a
+// sum of hundreds by 1e-3 of |x| |w|.
 #ifndef NIBBLE_MATMUL_TILES_H
 #define NIBBLE_MATMUL_TILES_H
 
@@ -19,7 +20,7 @@ enum tile_kind { TILE_BF16, TILE_F16, TILE_WOVEN, TILE_READ };
 struct tile_job {
     enum tile_kind kind;
     size_t n;
-    const uint16_t *rows16; // TILE_BF16, TILE_F16: [n, k] as they lie in the file
+    const uint16_t *rows16;             // TILE_BF16, TILE_F16: [n, k] as they lie in the file
     const struct weave *weave;          // TILE_WOVEN
     const struct weight_source *source; // TILE_READ: anything else
     float *y;                           // [m, n]
@@ -33,5 +34,9 @@ bool matmul_tiles_wanted(size_t m);
 // memory is short. Only where matmul_tiles_wanted. Sums depend on neither threads nor m.
 bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, size_t x_stride,
                   size_t m, size_t k);
+
+// Nothing but products of tiles that are in registers, 4 * steps of them: returns the operations,
+// to be timed as this CPU's limit. 0 where there are no tiles.
+double matmul_tiles_operations(size_t steps);
 
 #endif

@@ -56,10 +56,12 @@ INLINE void rows_tile(const bool bf16, const int M, const struct rows_job *job, 
         for (size_t t = 0, step; t < m; t += step) {                                               \
             const float *xt = x + t * x_stride;                                                    \
             float *y = job->y + t * job->y_stride;                                                 \
-            step = m - t >= 4 ? 4 : 1;                                                             \
+            step = m - t >= 4 ? 4 : m - t >= 2 ? 2 : 1;                                            \
             for (size_t row = from; row < to; row += 4) {                                          \
                 if (step == 4)                                                                     \
                     rows_tile(bf16, 4, job, xt, x_stride, k, row, to, y);                          \
+                else if (step == 2)                                                                \
+                    rows_tile(bf16, 2, job, xt, x_stride, k, row, to, y);                          \
                 else                                                                               \
                     rows_tile(bf16, 1, job, xt, x_stride, k, row, to, y);                          \
             }                                                                                      \

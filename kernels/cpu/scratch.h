@@ -5,7 +5,13 @@
 
 #include <stddef.h>
 
-enum scratch_slot { SCRATCH_PANEL, SCRATCH_ACTIVATIONS, SCRATCH_COUNT };
+enum scratch_slot {
+    SCRATCH_PANEL,
+    SCRATCH_ACTIVATIONS,
+    SCRATCH_BLOCKS,
+    SCRATCH_SUMS,
+    SCRATCH_COUNT
+};
 
 // At least `size` bytes on a cache line, this thread's alone, until it asks for the same slot
 // again. What they hold is unspecified. NULL when memory is short. Freed when the thread ends.

@@ -295,3 +295,21 @@ static void multiply_panel(const struct tile_call *cc, const struct tile_job *jo
     _tile_release();
     store_panel(call, job, row, sums);
 }
+
+static double tile_operations(size_t steps) {
+    configure_tiles();
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_zero(4);
+    _tile_zero(6);
+    for (size_t s = 0; s < steps; s++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_dpbf16ps(3, 4, 6);
+    }
+    _tile_release();
+    return 4 * 2.0 * TILE * TILE * STEP * (double)steps;
+}
