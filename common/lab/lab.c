@@ -324,7 +324,9 @@ struct stored {
 static void add_stored(struct stored *s, const struct linear *l) {
     if (!l->w.data)
         return;
-    s->format = s->n++ == 0 || s->format == l->w.format ? l->w.format : NULL;
+    // By name: a woven matrix has a copy of its format.
+    bool same = s->n++ == 0 || (s->format && strcmp(s->format->name, l->w.format->name) == 0);
+    s->format = same ? l->w.format : NULL;
     s->quantized |= l->w.dtype == DTYPE_BLOCK;
     s->weights += l->w.shape[0] * l->w.shape[1];
     s->bytes += l->w.bytes;
@@ -421,7 +423,7 @@ static bool baseline_row(struct lab *lab, const char *label, struct error *err) 
     memory_peak_reset();
     result_row_init(&row, label, s.format ? s.format->name : "mixed");
     row.bits_per_weight = 8.0 * (double)s.bytes / (double)s.weights;
-    return (!save || lab_save(lab, lab->model, NULL, &row, err)) &&
+    return (!save || lab_save(lab, lab->model, NULL, &row, err)) && model_weave(lab->model, err) &&
            measure_row(lab, lab->model, &row, err);
 }
 
