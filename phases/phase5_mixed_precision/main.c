@@ -15,10 +15,9 @@
 #include "study.h"
 
 static const char FORMATS[] =
-    "int2-g128-zp,int2-g64-zp,int2-g32-zp,int2-g16-zp,int3-g128,int3-g128-zp,int3-g64,int3-g64-zp,"
-    "int3-g32-zp,int4-g256,int4-g128,int4-g128-zp,int4-g64,int4-g64-zp,int4-g32,int4-g32-zp,"
-    "int5-g128,int5-g128-zp,int5-g64,int5-g64-zp,int6-g128,int6-g128-zp,int6-g64,int8-g128,int8-g32,"
-    "q2_k,q3_k,q4_k,q5_k,q6_k,iq4_xs";
+    "int2-g64-zp,int2-g32-zp,int2-g16-zp,int3-g128,int3-g128-zp,int3-g64,int3-g32-zp,int4-g128,"
+    "int4-g128-zp,int4-g64,int4-g64-zp,int4-g32-zp,int5-g128,int5-g64,int5-g64-zp,int6-g128,"
+    "int6-g64,int8-g128,int8-g32,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_xs";
 
 static struct study_options options = {.formats = FORMATS, .rounds = -1, .mixes = -1};
 static int target;
@@ -36,7 +35,7 @@ static const struct cli_flag flags[] = {
      "layers that stay in 16 bit for the row 'keep N', the most sensitive (0: an eighth)",
      "Budget"},
     {"formats", "LIST", CLI_TEXT, &options.formats, 1, 0, NULL,
-     "candidates, joined by ','; the checkpoint's own 16 bits are always one [31 from 2 to 8 bits]",
+     "candidates, joined by ','; the checkpoint's own 16 bits are always one [25 from 2 to 8 bits]",
      "Mixing"},
     {"target", "any|gguf", CLI_CHOICE, &target, 0, 0, "any",
      "gguf: only candidates that have a type in GGUF files", "Mixing"},
@@ -92,17 +91,13 @@ static bool mix_row(struct study *st, const size_t *picks, const char *label, st
 static bool uniform_row(struct study *st, const struct quant_format *f, bool search,
                         struct error *err) {
     char label[96];
-    struct recipe r = {0};
-    bool ok = true;
+    struct recipe r;
     snprintf(label, sizeof label, "uniform %s%s", f->name, search ? " search" : "");
     if (st->lab->done || !lab_wanted(st->lab, label))
         return true;
-    for (size_t i = 0; ok && i < st->mix.n; i++) {
-        ok = recipe_add(&r, st->s.tensors[st->mix.tensors[i]].name, f, err);
-        if (ok)
-            r.rules[i].search = search;
-    }
-    ok = ok && lab_mixed(st->lab, &r, label, err);
+    if (!study_uniform_recipe(st, f, search, &r, err))
+        return false;
+    bool ok = lab_mixed(st->lab, &r, label, err);
     recipe_free(&r);
     return ok;
 }
@@ -138,22 +133,12 @@ static bool run_uniform(struct lab *lab, const struct quant_format *f, bool sear
     return ok;
 }
 
-// All formats whose bytes are within 1 % of the budget's, and INT4 in groups of 128; with searched
-// scales too where the mixes have them.
 static bool uniform_rows(struct study *st, struct error *err) {
-    bool ok = true;
-    double whole = (double)(st->budget.rest + st->budget.bytes);
-    for (size_t i = 0; ok && quant_formats[i]; i++) {
-        const struct quant_format *f = quant_formats[i];
-        size_t bytes;
-        if (f->dtype != DTYPE_BLOCK || !study_uniform_bytes(st, f, &bytes))
-            continue;
-        double off = fabs((double)(st->budget.rest + bytes) / whole - 1);
-        if (off > 0.01 && strcmp(f->name, "int4-g128") != 0)
-            continue;
-        ok = uniform_row(st, f, false, err) &&
-             (options.plain || f->span == SPAN_TENSOR || uniform_row(st, f, true, err));
-    }
+    struct uniform rows[MAX_UNIFORMS];
+    size_t n = 0;
+    bool ok = st->lab->options.tokens || study_uniforms(st, rows, &n, err);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = uniform_row(st, rows[i].format, rows[i].search, err);
     return ok;
 }
 

@@ -98,8 +98,7 @@ static bool add_point(struct study *st, struct probe *text, struct point *at, co
 
 static bool solver_points(struct study *st, struct probe *text, struct front *front, size_t *picks,
                           struct error *err) {
-    static const double bits[] = {2.25, 2.5, 2.75, 3,   3.25, 3.5, 3.75, 4,
-                                  4.25, 4.5, 5,    5.5, 6,    7,   8};
+    static const double bits[] = {2.5, 3, 3.5, 4, 4.5, 5, 6, 8};
     for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
         size_t bytes = (size_t)(bits[i] * (double)mix_weights(&st->mix) / 8);
         char name[64];
@@ -113,12 +112,25 @@ static bool solver_points(struct study *st, struct probe *text, struct front *fr
     return true;
 }
 
+// Whether another format for all is predicted to do less damage with no more bytes.
+static bool dominated(const struct study *st, size_t format) {
+    double cost = sensitivity_sum(&st->s, format), other;
+    size_t bytes = sensitivity_at(&st->s, st->mix.tensors[0], format)->bytes;
+    for (size_t f = 0; f + 1 < st->s.n_formats; f++) {
+        other = sensitivity_sum(&st->s, f);
+        if (f != format && other < cost &&
+            sensitivity_at(&st->s, st->mix.tensors[0], f)->bytes <= bytes)
+            return true;
+    }
+    return false;
+}
+
 static bool uniform_points(struct study *st, struct probe *text, struct front *front, size_t *picks,
                            struct error *err) {
     for (size_t f = 0; f + 1 < st->s.n_formats && front->n_uniform < MAX_POINTS; f++) {
         for (size_t i = 0; i < st->mix.n; i++)
             picks[i] = f;
-        if (!isnan(mix_cost(&st->mix, picks)) &&
+        if (!isnan(mix_cost(&st->mix, picks)) && !dominated(st, f) &&
             !add_point(st, text, &front->uniform[front->n_uniform++], st->s.formats[f]->name, picks,
                        err))
             return false;

@@ -160,6 +160,19 @@ static bool open_mix(struct study *st, struct error *err) {
     return mix_init(&st->mix, &st->s, &rules, err);
 }
 
+bool study_uniform_recipe(const struct study *st, const struct quant_format *f, bool search,
+                          struct recipe *r, struct error *err) {
+    *r = (struct recipe){0};
+    for (size_t i = 0; i < st->mix.n; i++) {
+        if (!recipe_add(r, st->s.tensors[st->mix.tensors[i]].name, f, err)) {
+            recipe_free(r);
+            return false;
+        }
+        r->rules[i].search = search;
+    }
+    return true;
+}
+
 bool study_uniform_bytes(const struct study *st, const struct quant_format *f, size_t *bytes) {
     *bytes = 0;
     for (size_t i = 0; i < st->mix.n; i++) {

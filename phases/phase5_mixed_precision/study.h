@@ -24,6 +24,14 @@ struct found {
     double predicted, checked; // nats: the additive model; measured on the tokens kept for checks
 };
 
+// One format for all.
+struct uniform {
+    const struct quant_format *format;
+    bool search;
+    double checked;
+};
+enum { MAX_UNIFORMS = 6 };
+
 struct study {
     struct lab *lab;
     const struct study_options *options;
@@ -54,6 +62,10 @@ const struct quant_format **study_formats(const struct lab *lab, const struct st
 // millions of multiply-adds.
 bool study_affords(const struct study *st, double passes, size_t tokens);
 
+// Of all formats whose model is within 1 % of the budget's bytes, those worth a row: INT4 in groups
+// of 128 and the three that measure best, and with searched scales INT4 again and the best.
+bool study_uniforms(struct study *st, struct uniform rows[MAX_UNIFORMS], size_t *n,
+                    struct error *err);
 // The mix of a heuristic ("first-last", "k_m") within the budget with the best two formats: of the
 // three best pairs by prediction, the one that measures best. *any is false if no pair fits.
 bool study_heuristic(struct study *st, bool k_m, struct found *out, bool *any, struct error *err);
@@ -61,7 +73,9 @@ bool study_heuristic(struct study *st, bool k_m, struct found *out, bool *any, s
 bool study_solve(struct study *st, struct error *err);
 // Only the optimum of the additive model, for another budget.
 bool study_solve_at(struct study *st, size_t bytes, size_t *picks, struct error *err);
-// The mix's tensors all in one format; false if one cannot hold it.
+// The mix's tensors all in one format, as a recipe; and their bytes, false if one cannot hold it.
+bool study_uniform_recipe(const struct study *st, const struct quant_format *f, bool search,
+                          struct recipe *r, struct error *err);
 bool study_uniform_bytes(const struct study *st, const struct quant_format *f, size_t *bytes);
 
 // mixed.md, pareto.png and mixes.png with their CSVs, and recipe.txt, into st->folder.
