@@ -12,7 +12,7 @@ static const struct cli_program program = {
                 "./phase1 --model qwen2.5-0.5b --prompt \"Once upon a time\"\n"
                 "./phase1 --model qwen2.5-3b --text wiki.test.raw --ctx 2048 --limit 20000\n"
                 "./phase1 --limits                               what this machine can do\n",
-    .without = "calib out only skip search",
+    .without = "only skip search",
 };
 
 int main(int argc, char **argv) {

@@ -15,7 +15,6 @@ static const struct cli_program program = {
         "./phase2 --only '*.mlp.*'                       quantize the MLPs only\n"
         "./phase2 --skip '*.down_proj'                   all but the down projections\n"
         "./phase2 --config 'int8 per-channel' --out m8   save it; then ./phase2 --model m8\n",
-    .without = "calib",
 };
 
 static const struct lab_config configs[] = {

@@ -13,7 +13,6 @@ static const struct cli_program program = {
         "./phase3 --model qwen2.5-3b --limit 20000 --prompt \"The capital of France is\"\n"
         "./phase3 --config 'int4 group 128'              one configuration\n"
         "./phase3 --config 'int4 group 128' --out m4     save it; then ./phase1 --model m4\n",
-    .without = "calib",
 };
 
 static const struct lab_config configs[] = {
