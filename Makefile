@@ -36,13 +36,13 @@ LIB := $(BUILD)/libnibble.a
 CUDA_ARCHS ?= 80 86 89 90a
 NVCC ?= $(shell command -v nvcc)
 CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(NVCC)))))
-CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu))
+CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu kernels/cuda/op_*.cu))
 EMULATOR_FLAGS = -std=c++17 -I. -MMD -MP -Wall -Wextra -Wshadow -Werror -Wno-unknown-pragmas -fno-exceptions \
 	-fno-rtti -fno-threadsafe-statics $(CFLAGS) -O1 $(EXTRA_CFLAGS) \
 	$(if $(findstring -fsanitize,$(EXTRA_CFLAGS)),,-fsanitize=thread)
 NVCC_FLAGS = -std=c++17 -O3 -I. -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
 CUDA_LIB := $(BUILD)/libnibble-cuda$(if $(NVCC),,-without-nvcc).a
-CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack emulate_race $(if $(NVCC),,no_device)) \
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack attend emulate_race $(if $(NVCC),,no_device)) \
 	$(CUDA_SOURCES:%.cu=$(BUILD)/obj/%.emulated.o) $(BUILD)/obj/kernels/cuda/emulator.emulated.o \
 	$(if $(NVCC),$(CUDA_SOURCES:%.cu=build/cuda/%.o) build/cuda/kernels/cuda/device.o)
 CUDA_LIBS = $(if $(NVCC),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lstdc++)
