@@ -17,6 +17,7 @@
 #include "model/arch.h"
 #include "model/packed.h"
 #include "text/chat.h"
+#include "kernels/cpu/kernels.h"
 
 enum { TEXT_MAX = 1 << 30 };
 
@@ -254,6 +255,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
     cli_parse(program, argc, argv, o);
     progress_set_quiet(o->quiet);
     omp_set_num_threads(o->threads);
+    if (o->isa)
+        kernels_level_force((enum cpu_level)(o->isa - 1));
     lab->table = (struct result_table){.phase = program->phase,
                                        .model = o->model ? o->model : "bundled",
                                        .device = "cpu",
@@ -297,6 +300,7 @@ bool lab_close(struct lab *lab, bool ok, struct error *err) {
         ok = write_results(lab, ok ? err : NULL) && ok; // the first failure is the one to tell
     result_table_free(&lab->table);
     eval_reference_close(&lab->reference);
+    model_free(lab->reference_model);
     questions_free(&lab->questions);
     token_list_free(&lab->text);
     token_list_free(&lab->prompt);
@@ -387,6 +391,7 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
     row.quantize_s = stats.seconds;
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
+    // Saved before it is measured, and woven: files have rows as they are.
     bool ok = (!lab->save || lab_save(lab, m, recipe, &row, err)) && measure_row(lab, m, &row, err);
     model_free(m);
     return ok;
