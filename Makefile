@@ -113,9 +113,9 @@ $(LIB): $(LIB_OBJECTS)
 	$(Q)$(AR) rcs $@ $^
 
 define phase_rule
-$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(if $(filter phase6,$(1)),$(CUDA_LIB)) $(LIB)
+$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB) $(CUDA_LIB)
 	$$(call say,LINK  $$@)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $(if $(filter phase6,$(1)),$$(CUDA_LIBS)) -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $$(CUDA_LIBS) -o $$@
 endef
 $(foreach p,$(PHASES),$(eval $(call phase_rule,$(p))))
 
@@ -124,12 +124,12 @@ $(BUILD)/tools.a: $(TOOL_PARTS)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB)
+$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -o $@
 
-$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(CUDA_LIB) $(LIB)
+$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -lcriterion -o $@
 
