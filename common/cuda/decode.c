@@ -117,7 +117,8 @@ bool cuda_decode_start(const struct model *m, struct kv_cache *kv, const struct 
                        const int32_t *history, size_t n, size_t max_tokens, bool *done,
                        struct error *err) {
     struct cuda_model *cm = cuda_model_of(m);
-    bool greedy = !(o->temperature > 0), drawn = o->top_k >= 1 && o->top_k <= CUDA_MAX_TOP_K;
+    bool greedy = !(o->temperature > 0), drawn = o->top_k >= 1 && o->top_k <= CUDA_MAX_TOP_K &&
+                                                 (size_t)o->top_k < m->config.vocab;
     *done = false;
     if ((!greedy && !drawn) || n == 0 || n + max_tokens > kv->capacity + 1)
         return true;

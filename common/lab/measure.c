@@ -161,9 +161,15 @@ static bool measure_scores(struct lab *lab, const struct model *m, struct result
     return measure_quality(lab, m, row, err) && measure_choices(lab, m, row, err);
 }
 
+// The emulator's times mean nothing.
 static bool measure_engine(struct lab *lab, const struct model *m, struct result_row *row,
                            struct error *err) {
-    return measure_text(lab, m, row, err) && measure_speed(lab, m, row, err);
+    if (!measure_text(lab, m, row, err))
+        return false;
+    if (!lab->options.emulate)
+        return measure_speed(lab, m, row, err);
+    row->ttft_ms = NAN;
+    return true;
 }
 
 static bool measure_on_gpu(struct lab *lab, struct model *m, struct result_row *row,

@@ -274,17 +274,29 @@ inline const char *run(dim3 grid, dim3 block, size_t shared_bytes, enum schedule
                  blocks, n, shared_bytes);
         return message;
     }
-    machine *m = (machine *)calloc(1, sizeof *m);
+    // Kept from launch to launch: a forward pass has hundreds of them.
+    static machine *kept;
+    static char *stacks;
+    static size_t n_stacks;
+    if (!kept)
+        kept = (machine *)calloc(1, sizeof *kept);
+    if (n > n_stacks) {
+        if (stacks)
+            fiber_stacks_free(stacks, n_stacks);
+        stacks = fiber_stacks(n);
+        n_stacks = stacks ? n : 0;
+    }
+    machine *m = kept;
     unsigned *turn = (unsigned *)malloc(blocks * sizeof *turn);
     char *shared =
         shared_bytes ? (char *)aligned_alloc(128, shared_bytes + (-shared_bytes & 127)) : nullptr;
-    char *stacks = fiber_stacks(n);
     bool ready = m && turn && stacks && (shared || !shared_bytes);
     if (ready) {
         // The end of the allocation, not its start, is the kernel's: one byte too far is outside.
         m->shared = shared ? shared + (-shared_bytes & 127 & ~15u) : nullptr;
         m->grid = grid, m->block = block, m->stacks = stacks, m->shared_bytes = shared_bytes;
         m->barrier_epoch = epoch, m->order = order, m->kernel = kernel, m->arguments = arguments;
+        m->now = nullptr, m->fences = 0, m->random = 0, m->failed = false, m->message[0] = '\0';
         current = m;
         make_order(m, turn, (unsigned)blocks);
         for (size_t i = 0; i < blocks && !m->failed; i++) {
@@ -299,11 +311,8 @@ inline const char *run(dim3 grid, dim3 block, size_t shared_bytes, enum schedule
         snprintf(message, sizeof message, "no memory for a block of %zu threads", n);
     }
     bool ok = ready && !m->failed;
-    if (stacks)
-        fiber_stacks_free(stacks, n);
     free(shared);
     free(turn);
-    free(m);
     return ok ? nullptr : message;
 }
 

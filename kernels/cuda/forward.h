@@ -136,7 +136,7 @@ struct cuda_sample_next {
     float *logits; // [V]; changed where the penalty says so
     unsigned vocab;
     float temperature, top_p, repeat_penalty; // temperature 0: greedy
-    unsigned top_k;                           // 1 … 1024 unless greedy
+    unsigned top_k;                           // 1 … 1024, below V, unless greedy
     const double *draws;              // [steps] uniform numbers, one per step
     struct cuda_sample_state *state;
     int32_t *history;                 // prompt and answer; the token is appended

@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
-#include "kernels/cuda/forward.h"
 
 #ifdef __CUDACC__
 #define NIBBLE_CUDA on_gpu

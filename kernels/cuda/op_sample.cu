@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(THREADS) sample_token(const cuda_sample_next a
     const float top = unordered((unsigned)(best >> 32));
     int token = best == ~0ull || top == -INFINITY ? -1 : (int)id_of(best);
     if (a.temperature > 0 && token >= 0) {
-        const unsigned k = min(a.top_k, a.vocab);
+        const unsigned k = a.top_k;
         select_best(a, s, k);
         if (threadIdx.x < k)
             s->weight[threadIdx.x] =
@@ -216,8 +216,8 @@ __global__ void __launch_bounds__(THREADS) sample_token(const cuda_sample_next a
 }
 
 const char *sample_next(const cuda_launch *l, const cuda_sample_next *a) {
-    if (a->temperature > 0 && (a->top_k == 0 || a->top_k > CUDA_MAX_TOP_K))
-        return "the device draws from 1 to 1024 tokens";
+    if (a->temperature > 0 && (a->top_k == 0 || a->top_k > CUDA_MAX_TOP_K || a->top_k >= a->vocab))
+        return "the device draws from 1 to 1024 tokens, and not from all";
     return LAUNCH(sample_token, dim3(1), dim3(THREADS), sizeof(sample_space), l, *a);
 }
 
