@@ -21,10 +21,18 @@ static const struct tiny_shape shapes[] = {
 };
 enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
+// The emulator; with NIBBLE_GPU_TESTS set, the GPU of this machine.
+static const struct cuda_backend *backend(void) {
+    const char *why, *wanted = getenv("NIBBLE_GPU_TESTS");
+    const struct cuda_backend *gpu = wanted && *wanted ? cuda_device(&why) : &cuda_emulator;
+    cr_assert_not_null(gpu, "NIBBLE_GPU_TESTS: %s", why);
+    return gpu;
+}
+
 static void place(struct model *m, size_t layers, int schedule, struct cuda_report *report) {
     struct error err = {0};
     struct cuda_report ignored;
-    struct cuda_options o = {.backend = &cuda_emulator, .layers = layers, .schedule = schedule};
+    struct cuda_options o = {.backend = backend(), .layers = layers, .schedule = schedule};
     cr_assert(cuda_place(m, &o, report ? report : &ignored, &err), "%s", err.message);
 }
 
@@ -345,7 +353,14 @@ Test(cuda_model, greedy_decoding_on_the_device) {
 
 // ---- memory -------------------------------------------------------------------------------------
 
+// Its card is as large as the test wants.
+static void needs_emulator(void) {
+    if (backend() != &cuda_emulator)
+        cr_skip_test("only the emulator's card can be made small");
+}
+
 Test(cuda_model, says_how_many_layers_would_fit) {
+    needs_emulator();
     struct tiny_shape s = wide;
     s.layers = 4;
     struct model *m = tiny_model(&s);
@@ -376,6 +391,7 @@ Test(cuda_model, says_how_many_layers_would_fit) {
 }
 
 Test(cuda_model, a_cache_that_does_not_fit_is_one_line) {
+    needs_emulator();
     struct model *m = tiny_model(&shapes[0]);
     struct error err = {0};
     struct kv_cache kv;
