@@ -1,6 +1,6 @@
 // A model on the emulated GPU against the same model on the CPU: architectures, formats, prefill,
-// decoding, several sequences, layers on both, and what is said when memory is short. The models are
-// made here; recorded ones are used where they are.
+// decoding, several sequences, layers on both, and what is said when memory is short. The models
+// are made here; recorded ones are used where they are.
 #include <float.h>
 
 #include "cuda/placement.h"
@@ -144,12 +144,12 @@ static const struct {
     const char *format;
     size_t packed, as_they_are, to_float16;
 } formats[] = {
-    {"f16", 5, 0, 0},        {"bf16", 5, 0, 0},        {"int8-tensor", 5, 0, 0},
-    {"int8", 5, 0, 0},       {"int8-g64", 5, 0, 0},    {"int4-g32", 5, 0, 0},
-    {"int4-g64", 5, 0, 0},   {"int4-g128", 5, 0, 0},   {"int4", 5, 0, 0},
+    {"f16", 5, 0, 0},         {"bf16", 5, 0, 0},        {"int8-tensor", 5, 0, 0},
+    {"int8", 5, 0, 0},        {"int8-g64", 5, 0, 0},    {"int4-g32", 5, 0, 0},
+    {"int4-g64", 5, 0, 0},    {"int4-g128", 5, 0, 0},   {"int4", 5, 0, 0},
     {"int4-g32-zp", 5, 0, 0}, {"int4-g64-zp", 5, 0, 0}, {"int4-g128-zp", 5, 0, 0},
-    {"int4-zp", 0, 5, 0},    {"q4_0", 5, 0, 0},        {"q8_0", 5, 0, 0},
-    {"q4_k", 0, 5, 0},       {"q6_k", 0, 5, 0},        {"iq4_nl", 0, 0, 5},
+    {"int4-zp", 0, 5, 0},     {"q4_0", 5, 0, 0},        {"q8_0", 5, 0, 0},
+    {"q4_k", 0, 5, 0},        {"q6_k", 0, 5, 0},        {"iq4_nl", 0, 0, 5},
     {"q5_k", 0, 0, 5},
 };
 enum { N_FORMATS = sizeof formats / sizeof *formats };
@@ -183,8 +183,8 @@ Test(cuda_model, a_head_and_an_embedding_in_a_format_of_their_own) {
         // Recipes name blocks; the embedding is given its format by hand.
         struct linear *l = &q->embedding;
         struct random r = {5};
-        struct linear other = tiny_linear(&r, i ? "q6_k" : "int4-g32", l->w.shape[0], l->w.shape[1],
-                                          false);
+        struct linear other =
+            tiny_linear(&r, i ? "q6_k" : "int4-g32", l->w.shape[0], l->w.shape[1], false);
         struct linear kept = *l;
         *l = other;
         if (s.tied)

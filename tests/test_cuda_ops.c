@@ -55,7 +55,8 @@ static void check_norm(size_t rows, size_t width, bool center, bool add) {
     struct random r = {width};
     float *x = normal(&r, rows * width, 3), *sum = normal(&r, rows * width, 1);
     float *bias = normal(&r, width, 1), *gain = normal(&r, width, 1), *shift = normal(&r, width, 1);
-    float *want_x = poison(rows * width * sizeof *want_x), *want = poison(rows * width * sizeof *want);
+    float *want_x = poison(rows * width * sizeof *want_x),
+          *want = poison(rows * width * sizeof *want);
     for (size_t i = 0; i < rows * width; i++)
         want_x[i] = add ? x[i] + (sum[i] + bias[i % width]) : x[i];
     if (center)
@@ -110,8 +111,15 @@ static void check_activation(enum cuda_activation kind, size_t rows, size_t widt
     else
         silu_mul_ref(up, gate, up, rows * width);
     uint16_t *out = poison(rows * out_stride * sizeof *out);
-    struct cuda_activate a = {kind,      both,   both + width,    bias, bias + width,
-                              (unsigned)rows, (unsigned)width, (unsigned)stride, out,
+    struct cuda_activate a = {kind,
+                              both,
+                              both + width,
+                              bias,
+                              bias + width,
+                              (unsigned)rows,
+                              (unsigned)width,
+                              (unsigned)stride,
+                              out,
                               (unsigned)out_stride};
     RUN(activate, &a);
     float *got = widened(out, rows, width, out_stride);
@@ -223,7 +231,8 @@ static void check_attention(struct attention_case c) {
             keys[row * c.capacity * c.d + i] = f32_to_f16((float)random_normal(&r));
             values[row * c.capacity * c.d + i] = f32_to_f16((float)random_normal(&r));
         }
-    float *want_q = poison(c.n * q * 4), *want_k = poison(c.n * kv * 4), *want_v = poison(c.n * kv * 4);
+    float *want_q = poison(c.n * q * 4), *want_k = poison(c.n * kv * 4),
+          *want_v = poison(c.n * kv * 4);
     for (size_t t = 0; t < c.n; t++)
         for (size_t i = 0; i < width; i++) {
             float x = qkv[t * stride + i] + bias[i];
@@ -239,8 +248,8 @@ static void check_attention(struct attention_case c) {
     struct cuda_tokens batch = {NULL, positions, sequences, (unsigned)c.n};
     RUN(angles, (&(struct cuda_angles){batch, inv_freq, (unsigned)c.d / 2, angles}));
     RUN(heads, (&(struct cuda_heads){batch, qkv, (unsigned)stride, bias, q_gain, k_gain, 1e-5f,
-                                     angles, (unsigned)c.heads, (unsigned)c.kv_heads,
-                                     (unsigned)c.d, keys, values, (unsigned)c.capacity}));
+                                     angles, (unsigned)c.heads, (unsigned)c.kv_heads, (unsigned)c.d,
+                                     keys, values, (unsigned)c.capacity}));
     float *got_q = poison(c.n * q * 4);
     for (size_t t = 0; t < c.n; t++)
         memcpy(got_q + t * q, qkv + t * stride, q * 4);
@@ -267,19 +276,30 @@ static void check_attention(struct attention_case c) {
 
     uint16_t *out = poison(c.n * out_stride * 2);
     float *parts = poison(c.n * (c.splits + 1) * c.heads * (c.d + 2) * 4);
-    struct cuda_attend a = {.batch = batch, .q = qkv, .keys = keys, .values = values,
-                            .q_stride = (unsigned)stride, .heads = (unsigned)c.heads,
-                            .kv_heads = (unsigned)c.kv_heads, .d = (unsigned)c.d,
-                            .capacity = (unsigned)c.capacity, .window = c.window, .scale = scale,
-                            .out = out, .out_stride = (unsigned)out_stride, .first = 0,
-                            .count = (unsigned)c.n, .splits = c.splits, .tiles = c.splits == 0,
+    struct cuda_attend a = {.batch = batch,
+                            .q = qkv,
+                            .keys = keys,
+                            .values = values,
+                            .q_stride = (unsigned)stride,
+                            .heads = (unsigned)c.heads,
+                            .kv_heads = (unsigned)c.kv_heads,
+                            .d = (unsigned)c.d,
+                            .capacity = (unsigned)c.capacity,
+                            .window = c.window,
+                            .scale = scale,
+                            .out = out,
+                            .out_stride = (unsigned)out_stride,
+                            .first = 0,
+                            .count = (unsigned)c.n,
+                            .splits = c.splits,
+                            .tiles = c.splits == 0,
                             .parts = parts};
     RUN(attend, &a);
     float *got = widened(out, c.n, q, out_stride);
     double error = rel_l2(got, want, c.n * q), allowed = c.splits ? 4e-4 : 2e-3; // q, p in float16
     cr_assert(error <= allowed, "d %zu n %zu splits %u: %g", c.d, c.n, c.splits, error);
-    void *all[] = {qkv, bias, q_gain, k_gain, inv_freq, keys, values, angles, want_q, want_k,
-                   want_v, got_q, wide_k, wide_v, want, queries, out, parts, got};
+    void *all[] = {qkv,    bias,  q_gain, k_gain, inv_freq, keys,    values, angles, want_q, want_k,
+                   want_v, got_q, wide_k, wide_v, want,     queries, out,    parts,  got};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]);
 }
@@ -322,9 +342,9 @@ static void check_sampler(struct sampler_options o, size_t vocab, bool ties) {
         for (size_t j = 0; ties && j < vocab; j++)
             logits[j] = roundf(logits[j]) - 0.0f;
         cr_assert(sampler_next(&s, logits, history, (size_t)state.length, &want, &err));
-        struct cuda_sample_next a = {logits, (unsigned)vocab, o.temperature, o.top_p,
-                                     o.repeat_penalty, (unsigned)o.top_k, draws, &state,
-                                     history, &token, &position};
+        struct cuda_sample_next a = {
+            logits, (unsigned)vocab, o.temperature, o.top_p, o.repeat_penalty, (unsigned)o.top_k,
+            draws,  &state,          history,       &token,  &position};
         RUN(sample, &a);
         cr_assert_eq(token, want, "step %d: %d, expected %d", i, token, want);
         cr_assert(position == 70 + i && history[70 + i] == token);
@@ -354,8 +374,8 @@ Test(cuda_ops, a_broken_logit_is_no_token) {
         for (int j = 0; j < 100; j++)
             logits[j] = i ? bad[i] : 0;
         logits[57] = bad[i];
-        struct cuda_sample_next a = {logits, 100, 1, 1, 1, 40, &draw, &state,
-                                     history, &token, &position};
+        struct cuda_sample_next a = {logits, 100,    1,       1,      1,        40,
+                                     &draw,  &state, history, &token, &position};
         RUN(sample, &a);
         cr_assert_eq(history[0], -1);
     }

@@ -33,11 +33,8 @@ static inline struct linear tiny_linear(struct random *r, const char *format, si
     const struct quant_format *f = quant_format_find(format);
     struct linear l = {.owns_data = true};
     struct error err = {0};
-    l.w = (struct tensor){.name = "tiny.weight",
-                          .dtype = f->dtype,
-                          .format = f,
-                          .n_dims = 2,
-                          .shape = {n, k}};
+    l.w = (struct tensor){
+        .name = "tiny.weight", .dtype = f->dtype, .format = f, .n_dims = 2, .shape = {n, k}};
     cr_assert(f->bytes(f, n, k, &l.w.bytes));
     l.w.data = memory_alloc(l.w.bytes, 1, "weights", &err);
     float *w = tiny_vector(r, n * k, 0, 1.5f / sqrtf((float)k));

@@ -10,15 +10,16 @@ quick=""
 [ "${1:-}" != "--quick" ] || { quick=yes; shift; }
 
 header() {
-    echo "Measured $(date -u +%Y-%m-%d) at commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown) with"
+    commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+    echo "Measured $(date -u +%Y-%m-%d) at commit $commit with"
     echo "\`$1\`$2"
     echo
 }
 
 # The clocks as they are now, for the header of rows that do not name them.
 clocks() {
-    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader 2>/dev/null |
-        head -1
+    nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem --format=csv,noheader \
+        2>/dev/null | head -1
 }
 
 make -s all build/nibble-tests

@@ -11,7 +11,8 @@ awk -F, '
 NR == 1 { for (i = 1; i <= NF; i++) { if ($i == "us") us = i; if ($i == "config") config = i } next }
 us && $us != "" {
     split($config, word, " ")
-    shape = word[3] == "(int8)" ? word[4] " " word[5] " " word[6] : word[3] " " word[4] " " word[5]
+    first = word[3] == "(int8)" ? 4 : 3
+    shape = word[first] " " word[first + 1] " " word[first + 2]
     if (!(shape in best) || $us < best[shape]) best[shape] = $us
 }
 function floor_us(bytes, ops, gb_s, tflops,   memory, arithmetic) {
@@ -27,13 +28,21 @@ function row(name, bits, n, k, m,   bytes, ops, shape, i) {
     shape = name " " n "x" k (m > 1 ? " m=" m : " ")
     printf " %s |\n", shape in best ? sprintf("%.1f", best[shape]) : "–"
 }
-function card(name, bandwidth, tensor) { cards++; names[cards] = name; gb_s[cards] = bandwidth; tflops[cards] = tensor }
+function card(name, bandwidth, tensor) {
+    names[++cards] = name
+    gb_s[cards] = bandwidth
+    tflops[cards] = tensor
+}
 END {
     # GB/s, and 10^12 float16 operations with sums in float32, dense, as the makers say
-    card("RTX 3060 Ti", 448, 32.4); card("A100", 2039, 312); card("H100", 3350, 989); card("H200", 4800, 989)
-    print "Floors in µs of a product of 8192 × 8192 weights, from data sheets: the longer of its bytes over the"
-    print "bandwidth and its operations over the tensor cores'"'"' rate. They are computed; the last column is the"
-    print "fastest kernel of the ladder, measured, and is empty where `results/cuda-kernels.csv` has nothing."
+    card("RTX 3060 Ti", 448, 32.4)
+    card("A100", 2039, 312)
+    card("H100", 3350, 989)
+    card("H200", 4800, 989)
+    print "Floors in µs of a product of 8192 × 8192 weights, from data sheets: the longer of its"
+    print "bytes over the bandwidth and its operations over the rate of the tensor cores. They are"
+    print "computed; the last column is the fastest kernel of the ladder, measured, and is empty"
+    print "where `results/cuda-kernels.csv` has nothing."
     print ""
     printf "| Format | M | MB | ops/byte |"
     for (i = 1; i <= cards; i++) printf " %s |", names[i]

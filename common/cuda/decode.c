@@ -19,7 +19,8 @@ static bool all_wanted(const struct batch *b) {
     return true;
 }
 
-// Starts what `start` starts: by itself the first time, which also loads the kernels; then captured.
+// Starts what `start` starts: by itself the first time, which also loads the kernels; then
+// captured.
 typedef bool starter(struct cuda_model *cm, struct cuda_cache *c, size_t capacity,
                      struct error *err);
 
@@ -107,8 +108,8 @@ static bool send_draws(struct cuda_model *cm, const struct cuda_cache *c, uint64
     double *draws = memory_alloc(n, sizeof *draws, "sampler", err);
     for (size_t i = 0; draws && i < n; i++)
         draws[i] = random_uniform(&random);
-    bool ok = draws && send_now(cm, (void *)(uintptr_t)c->sample.draws, draws, n * sizeof *draws,
-                                err);
+    bool ok =
+        draws && send_now(cm, (void *)(uintptr_t)c->sample.draws, draws, n * sizeof *draws, err);
     free(draws);
     return ok;
 }
@@ -117,8 +118,8 @@ bool cuda_decode_start(const struct model *m, struct kv_cache *kv, const struct 
                        const int32_t *history, size_t n, size_t max_tokens, bool *done,
                        struct error *err) {
     struct cuda_model *cm = cuda_model_of(m);
-    bool greedy = !(o->temperature > 0), drawn = o->top_k >= 1 && o->top_k <= CUDA_MAX_TOP_K &&
-                                                 (size_t)o->top_k < m->config.vocab;
+    bool greedy = !(o->temperature > 0),
+         drawn = o->top_k >= 1 && o->top_k <= CUDA_MAX_TOP_K && (size_t)o->top_k < m->config.vocab;
     *done = false;
     if ((!greedy && !drawn) || n == 0 || n + max_tokens > kv->capacity + 1)
         return true;

@@ -169,8 +169,8 @@ static bool cuda_project(struct pass *p, size_t layer, struct error *err) {
     struct cuda_model *cm = model_of(p);
     struct cuda_cache *cache = cuda_cache_of(cm, p->kv, err);
     size_t at = cache_offset(cm, layer, p->kv->n_sequences, p->kv->capacity);
-    return cache && start_project(cm, layer, cache->keys + at, cache->values + at, p->kv->capacity,
-                                  err);
+    return cache &&
+           start_project(cm, layer, cache->keys + at, cache->values + at, p->kv->capacity, err);
 }
 
 static struct cuda_attend attend_call(const struct cuda_model *cm, size_t layer,

@@ -40,8 +40,8 @@ static struct pass_sizes pass_sizes_of(const struct cuda_model *cm) {
         .angles = t * c->head_dim * sizeof(float),
         .logits = logits * sizeof(float),
         // at most four pieces per multiprocessor (cuda_attend_splits), all heads of each
-        .parts = (4 * (size_t)cm->at.processors + t) * c->n_heads * (c->head_dim + 2) *
-                 sizeof(float),
+        .parts =
+            (4 * (size_t)cm->at.processors + t) * c->n_heads * (c->head_dim + 2) * sizeof(float),
         .normed = t * cuda_stride(c->hidden) * 2,
         .attention = t * cuda_stride(q) * 2,
         .inner = t * cuda_stride(c->intermediate) * 2,
@@ -59,7 +59,8 @@ static size_t sum_of(const struct pass_sizes *s) {
 static size_t layer_linears(const struct model *m, size_t i, const struct linear *out[4][3],
                             size_t n[4]) {
     const struct layer *l = &m->layers[i];
-    const struct linear *all[4][3] = {{&l->q, &l->k, &l->v}, {&l->o}, {&l->gate, &l->up}, {&l->down}};
+    const struct linear *all[4][3] = {
+        {&l->q, &l->k, &l->v}, {&l->o}, {&l->gate, &l->up}, {&l->down}};
     const size_t counts[4] = {3, 1, 2, 1};
     memcpy(out, all, sizeof all);
     memcpy(n, counts, sizeof counts);
@@ -89,8 +90,8 @@ static bool layer_bytes(const struct model *m, size_t i, size_t positions, size_
 // The head may be the embedding's table as well: packed float16, read backwards.
 static bool shares_table(const struct model *m) {
     const struct quant_format *f = m->embedding.w.format;
-    return m->config.tied && (f->dtype == DTYPE_F16 || f->dtype == DTYPE_BF16 ||
-                              f->dtype == DTYPE_F32);
+    return m->config.tied &&
+           (f->dtype == DTYPE_F16 || f->dtype == DTYPE_BF16 || f->dtype == DTYPE_F32);
 }
 
 // The workspace of a matrix product is the larger the more tokens, up to 64; kernel 1's, which the
@@ -244,8 +245,8 @@ static bool add_workspace(struct cuda_model *cm, const struct cuda_matrix *w, st
         if (cm->workspaces[i].n == w->n)
             return true;
     size_t capacity = cm->n_workspaces;
-    struct cuda_workspace *grown = memory_grow(cm->workspaces, cm->n_workspaces, &capacity,
-                                               sizeof *grown, "workspaces", err);
+    struct cuda_workspace *grown =
+        memory_grow(cm->workspaces, cm->n_workspaces, &capacity, sizeof *grown, "workspaces", err);
     if (!grown)
         return false;
     cm->workspaces = grown;
@@ -272,7 +273,8 @@ static bool workspaces_init(struct cuda_model *cm, struct error *err) {
     bool ok = add_workspaces(cm, &cm->head, &scratch, err);
     for (size_t i = cm->place.first_layer; ok && i < cm->m->config.n_layers; i++) {
         const struct cuda_layer *l = &cm->layers[i];
-        ok = add_workspaces(cm, &l->qkv, &scratch, err) && add_workspaces(cm, &l->o, &scratch, err) &&
+        ok = add_workspaces(cm, &l->qkv, &scratch, err) &&
+             add_workspaces(cm, &l->o, &scratch, err) &&
              add_workspaces(cm, &l->gate_up, &scratch, err) &&
              add_workspaces(cm, &l->down, &scratch, err);
     }

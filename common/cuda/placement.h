@@ -3,8 +3,8 @@
 //
 //     | CPU: embedding, layers 0 … L-N-1 | GPU: layers L-N … L-1, final norm, head |
 //
-// With all layers there (N = L), the embedding is too, and a step of decoding is one graph: token and
-// position are read on the device, and sampling writes the next ones.
+// With all layers there (N = L), the embedding is too, and a step of decoding is one graph: token
+// and position are read on the device, and sampling writes the next ones.
 #ifndef NIBBLE_CUDA_PLACEMENT_H
 #define NIBBLE_CUDA_PLACEMENT_H
 

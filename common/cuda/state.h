@@ -17,19 +17,19 @@ struct cuda_layer {
 
 // Activations of a pass, T = up to PASS_TOKENS tokens.
 struct cuda_buffers {
-    float *x;                          // [T, H]
-    float *qkv;                        // [T, (A + 2 B) D]
-    float *gate_up;                    // [T, 2 I], or [T, I]
-    float *sum;                        // [T, H]
-    float *hidden;                     // [T, H]
-    float *angles;                     // [T, D]
-    float *logits;                     // [CUDA_LOGIT_ROWS, V]
-    float *parts;                      // of attention
+    float *x;                                       // [T, H]
+    float *qkv;                                     // [T, (A + 2 B) D]
+    float *gate_up;                                 // [T, 2 I], or [T, I]
+    float *sum;                                     // [T, H]
+    float *hidden;                                  // [T, H]
+    float *angles;                                  // [T, D]
+    float *logits;                                  // [CUDA_LOGIT_ROWS, V]
+    float *parts;                                   // of attention
     uint16_t *normed, *attention, *inner, *rounded; // [T, stride of H, A D, I, the largest]
-    int32_t *batch;                    // [3, T]: tokens, positions, sequences
-    void *scratch;                     // of matrix products that need no zeros in it
-    float *host;                       // pinned: rows of x, hidden or logits
-    int32_t *host_batch;               // pinned, as batch
+    int32_t *batch;                                 // [3, T]: tokens, positions, sequences
+    void *scratch;                                  // of matrix products that need no zeros in it
+    float *host;                                    // pinned: rows of x, hidden or logits
+    int32_t *host_batch;                            // pinned, as batch
 };
 
 // Counters of stream-K by the number of outputs: zero whenever no product is under way.
@@ -90,8 +90,8 @@ void cuda_detach(struct model *m);
 extern const struct device device_cuda;
 // In pass.c: everything from the embedding to the logits of `rows` tokens, started and not waited
 // for.
-bool cuda_start_all(struct cuda_model *cm, struct cuda_cache *cache, const struct cuda_tokens *batch,
-                    size_t capacity, struct error *err);
+bool cuda_start_all(struct cuda_model *cm, struct cuda_cache *cache,
+                    const struct cuda_tokens *batch, size_t capacity, struct error *err);
 bool cuda_forward(const struct model *m, struct kv_cache *kv, const struct batch *b, float *logits,
                   bool *done, struct error *err);
 bool cuda_decode_start(const struct model *m, struct kv_cache *kv, const struct sampler_options *o,

@@ -1,11 +1,11 @@
 // Which layout a matrix gets on the GPU:
 //
-//     F16, INT8, INT4 with a scale per row or group of 32, 64, 128 …    packed (kernels/cuda/pack.c)
-//     BF16                 the same, as float16: exact but for weights below 2^-14, off by 2^-25
-//     Q4_0, Q8_0           are INT4 and INT8 in groups of 32: packed
-//     INT8 per tensor      is INT8 per channel with equal scales: packed
-//     Q4_K, Q6_K, NF4, INT4 with zero points per row                    as they lie in the file
-//     everything else      dequantized to float16: packed, and larger than it was
+//     F16, INT8, INT4 with a scale per row or group of 32, 64, 128 …    packed
+//     (kernels/cuda/pack.c) BF16                 the same, as float16: exact but for weights below
+//     2^-14, off by 2^-25 Q4_0, Q8_0           are INT4 and INT8 in groups of 32: packed INT8 per
+//     tensor      is INT8 per channel with equal scales: packed Q4_K, Q6_K, NF4, INT4 with zero
+//     points per row                    as they lie in the file everything else      dequantized to
+//     float16: packed, and larger than it was
 //
 // Matrices that read the same x and have one format become one, rows below rows: q, k and v of a
 // small model are too few rows each to keep a GPU busy.
@@ -208,8 +208,8 @@ static bool join(struct host_matrix *all, const struct linear *const *l, size_t 
         const struct cuda_matrix *w = &one.w;
         all->w = one.w;
         all->converted = one.converted;
-        ok = ok && append(&all->codes, rows * w->row_bytes, &codes, w->codes, w->n * w->row_bytes,
-                          err);
+        ok = ok &&
+             append(&all->codes, rows * w->row_bytes, &codes, w->codes, w->n * w->row_bytes, err);
         ok = ok && (!w->scales || append(&all->scales, rows * scale_bytes(w), &scales, w->scales,
                                          w->n * scale_bytes(w), err));
         ok = ok && (!w->zeros || append(&all->zeros, rows * w->zero_bytes, &zeros, w->zeros,

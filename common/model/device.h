@@ -1,7 +1,7 @@
-// Where layers run: a device is the operations that a forward pass is made of, over activations that
-// only it can see. forward.c tells the order; device_cpu.c and common/cuda/ are the two that exist.
-// Same results within a tolerance: the CPU computes in float32, the GPU rounds what goes into a
-// matrix product, and keys and values, to float16 (a relative error of 1e-3 in the logits).
+// Where layers run: a device is the operations that a forward pass is made of, over activations
+// that only it can see. forward.c tells the order; device_cpu.c and common/cuda/ are the two that
+// exist. Same results within a tolerance: the CPU computes in float32, the GPU rounds what goes
+// into a matrix product, and keys and values, to float16 (a relative error of 1e-3 in the logits).
 #ifndef NIBBLE_MODEL_DEVICE_H
 #define NIBBLE_MODEL_DEVICE_H
 
@@ -79,9 +79,9 @@ struct device_cache {
 void model_detach(struct model *m);
 
 // decode_start and decode_next of the device that all of m is on; without one, *done is false.
-bool model_decode_start(const struct model *m, struct kv_cache *kv,
-                        const struct sampler_options *o, const int32_t *history, size_t n,
-                        size_t max_tokens, bool *done, struct error *err);
+bool model_decode_start(const struct model *m, struct kv_cache *kv, const struct sampler_options *o,
+                        const int32_t *history, size_t n, size_t max_tokens, bool *done,
+                        struct error *err);
 bool model_decode_next(const struct model *m, struct kv_cache *kv, int32_t *token,
                        struct error *err);
 

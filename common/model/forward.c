@@ -193,9 +193,9 @@ bool model_forward(const struct model *m, struct kv_cache *kv, const struct batc
     return ok;
 }
 
-bool model_decode_start(const struct model *m, struct kv_cache *kv,
-                        const struct sampler_options *o, const int32_t *history, size_t n,
-                        size_t max_tokens, bool *done, struct error *err) {
+bool model_decode_start(const struct model *m, struct kv_cache *kv, const struct sampler_options *o,
+                        const int32_t *history, size_t n, size_t max_tokens, bool *done,
+                        struct error *err) {
     *done = false;
     return !m->placed || m->placed->first_layer > 0 ||
            m->placed->device->decode_start(m, kv, o, history, n, max_tokens, done, err);

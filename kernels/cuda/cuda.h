@@ -101,7 +101,7 @@ struct cuda_backend {
     // What a whole model needs besides.
     const struct cuda_ops *ops; // forward.h
     const char *(*memory)(size_t *free, size_t *total);
-    void *(*allocate_host)(size_t bytes); // pinned: copies from and to it don't pass through another
+    void *(*allocate_host)(size_t bytes); // pinned: copied from and to directly
     void (*release_host)(void *p);
     void *(*stream_open)(void); // NULL: no memory, or the emulator, which needs none
     void (*stream_close)(void *stream);

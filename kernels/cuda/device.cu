@@ -285,11 +285,28 @@ static const cuda_kernel *const kernels[] = {
 };
 
 static const cuda_backend device = {
-    "cuda",         kernels,          on_gpu::describe, on_gpu::allocate,   on_gpu::release,
-    on_gpu::upload, on_gpu::download, on_gpu::run,      on_gpu::time_calls, on_gpu::copy_speed,
-    &on_gpu::ops,          on_gpu::memory,       on_gpu::allocate_host, on_gpu::release_host,
-    on_gpu::stream_open,   on_gpu::stream_close, on_gpu::send,          on_gpu::fetch,
-    on_gpu::wait,          on_gpu::begin_capture, on_gpu::end_capture,  on_gpu::replay_graph,
+    "cuda",
+    kernels,
+    on_gpu::describe,
+    on_gpu::allocate,
+    on_gpu::release,
+    on_gpu::upload,
+    on_gpu::download,
+    on_gpu::run,
+    on_gpu::time_calls,
+    on_gpu::copy_speed,
+    &on_gpu::ops,
+    on_gpu::memory,
+    on_gpu::allocate_host,
+    on_gpu::release_host,
+    on_gpu::stream_open,
+    on_gpu::stream_close,
+    on_gpu::send,
+    on_gpu::fetch,
+    on_gpu::wait,
+    on_gpu::begin_capture,
+    on_gpu::end_capture,
+    on_gpu::replay_graph,
     on_gpu::graph_free,
 };
 

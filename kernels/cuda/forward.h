@@ -1,7 +1,7 @@
-// The operations of a forward pass on a GPU, beside the matrix products of cuda.h: arrays in, arrays
-// out, nothing here knows a model. All pointers are the backend's memory. What depends on the token
-// or its position is read from device memory, never passed by value: a decode step can be captured
-// once, as a graph, and replayed for every token.
+// The operations of a forward pass on a GPU, beside the matrix products of cuda.h: arrays in,
+// arrays out, nothing here knows a model. All pointers are the backend's memory. What depends on
+// the token or its position is read from device memory, never passed by value: a decode step can be
+// captured once, as a graph, and replayed for every token.
 //
 // Sums are float32 in one order, whatever the GPU does first: the same output for every run. What
 // goes into a matrix product is float16, rows a multiple of 256 apart; a finite value too large for
@@ -69,7 +69,7 @@ struct cuda_heads {
     const float *bias;            // [(A + 2 B) D] or NULL
     const float *q_gain, *k_gain; // [D] or NULL
     float eps;
-    const float *angles; // of struct cuda_angles; NULL: no rotation
+    const float *angles;         // of struct cuda_angles; NULL: no rotation
     unsigned heads, kv_heads, d; // A, B, D; D is even
     uint16_t *keys, *values;     // [sequence, B, capacity, D]
     unsigned capacity;
@@ -79,8 +79,8 @@ struct cuda_heads {
 // own, the last `window` of them.
 struct cuda_attend {
     struct cuda_tokens batch;
-    const float *q;         // [T, q_stride]
-    const uint16_t *keys, *values; // as in struct cuda_heads
+    const float *q;                                  // [T, q_stride]
+    const uint16_t *keys, *values;                   // as in struct cuda_heads
     unsigned q_stride, heads, kv_heads, d, capacity; // D even, at most 256
     int window;
     float scale;
@@ -137,10 +137,10 @@ struct cuda_sample_next {
     unsigned vocab;
     float temperature, top_p, repeat_penalty; // temperature 0: greedy
     unsigned top_k;                           // 1 … 1024, below V, unless greedy
-    const double *draws;              // [steps] uniform numbers, one per step
+    const double *draws;                      // [steps] uniform numbers, one per step
     struct cuda_sample_state *state;
-    int32_t *history;                 // prompt and answer; the token is appended
-    int32_t *token, *position;        // of the next pass: token set, position = length - 1
+    int32_t *history;          // prompt and answer; the token is appended
+    int32_t *token, *position; // of the next pass: token set, position = length - 1
 };
 enum { CUDA_MAX_TOP_K = 1024 };
 

@@ -66,10 +66,9 @@ __device__ __forceinline__ void load_rows(const __half2 *cache, unsigned half, u
 }
 
 template <unsigned PAIRS>
-__device__ __forceinline__ void add_keys(running<PAIRS> &r, unsigned h,
-                                         const float2 (&q)[HEADS][PAIRS],
-                                         const float2 (&k)[KEYS][PAIRS],
-                                         const float2 (&v)[KEYS][PAIRS], unsigned left) {
+__device__ __forceinline__ void
+add_keys(running<PAIRS> &r, unsigned h, const float2 (&q)[HEADS][PAIRS],
+         const float2 (&k)[KEYS][PAIRS], const float2 (&v)[KEYS][PAIRS], unsigned left) {
     float score[KEYS], largest = r.largest[h];
 #pragma unroll
     for (unsigned i = 0; i < KEYS; i++) {
@@ -110,7 +109,8 @@ __device__ __forceinline__ void join(const float *parts, unsigned n, unsigned st
     for (unsigned i = 0; i < n; i++)
         common = larger(parts[i * stride], common);
     for (unsigned i = 0; i < n; i++)
-        total += weight_of(parts[i * stride], parts[i * stride + 1], common) * parts[i * stride + 1];
+        total +=
+            weight_of(parts[i * stride], parts[i * stride + 1], common) * parts[i * stride + 1];
     for (unsigned c = thread; c < d; c += threads) {
         float sum = 0;
         for (unsigned i = 0; i < n; i++)
@@ -285,8 +285,8 @@ __global__ void __launch_bounds__(32 * WARPS) attend_tiles(const cuda_attend a) 
         float keep[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float now = larger(larger(s[0][2 * r], s[0][2 * r + 1]),
-                               larger(s[1][2 * r], s[1][2 * r + 1]));
+            float now =
+                larger(larger(s[0][2 * r], s[0][2 * r + 1]), larger(s[1][2 * r], s[1][2 * r + 1]));
             now = larger(quad_max(now), largest[r]);
             const float base = now == -INFINITY ? 0 : now; // no key of this row yet
             keep[r] = expf(largest[r] - base);
@@ -332,10 +332,10 @@ const char *attend(const cuda_launch *l, const cuda_attend *a) {
     if (a->d > 256 || a->d % 2)
         return "attention heads are at most 256 wide, and even";
     if (a->tiles)
-        return a->d <= 64 ? start_tiles<4>(l, a)
+        return a->d <= 64    ? start_tiles<4>(l, a)
                : a->d <= 128 ? start_tiles<8>(l, a)
                              : start_tiles<16>(l, a);
-    return a->d <= 64 ? start_split<1>(l, a)
+    return a->d <= 64    ? start_split<1>(l, a)
            : a->d <= 128 ? start_split<2>(l, a)
                          : start_split<4>(l, a);
 }

@@ -1,10 +1,10 @@
 // Choosing the next token on the device, so that a step of decoding never waits for the host: the
 // same steps as text/sampler.c in the same order, one block for the vocabulary.
 //
-// Greedy is a maximum. Otherwise the top-k are found by radix: a token's key is its logit, mapped to
-// an unsigned number that orders the same way, above its inverted id, so that no two keys are equal
-// and equal logits come lowest id first. Digit by digit, a histogram says in which bucket the k-th
-// largest key lies:
+// Greedy is a maximum. Otherwise the top-k are found by radix: a token's key is its logit, mapped
+// to an unsigned number that orders the same way, above its inverted id, so that no two keys are
+// equal and equal logits come lowest id first. Digit by digit, a histogram says in which bucket the
+// k-th largest key lies:
 //
 //     digit 0   counts of 256 buckets from the top: 3, 9, 31, …     the 40th key is in bucket 2
 //     digit 1   of the keys in that bucket only                     and so on
@@ -68,8 +68,8 @@ __device__ __forceinline__ void penalize(const cuda_sample_next &a, int length) 
     for (int j = from; first && j < i; j++)
         first = a.history[j] != id;
     if (first && id >= 0 && (unsigned)id < a.vocab)
-        a.logits[id] = a.logits[id] > 0 ? a.logits[id] / a.repeat_penalty
-                                        : a.logits[id] * a.repeat_penalty;
+        a.logits[id] =
+            a.logits[id] > 0 ? a.logits[id] / a.repeat_penalty : a.logits[id] * a.repeat_penalty;
     __syncthreads();
 }
 
