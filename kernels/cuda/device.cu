@@ -79,7 +79,7 @@ static const char *describe(cuda_description *d) {
 static void *allocate(size_t bytes) {
     void *p = nullptr;
     if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess ||
-        cudaMemset(p, 0, bytes) != cudaSuccess) {
+        cudaMemset(p, 0, bytes) != cudaSuccess || cudaStreamSynchronize(0) != cudaSuccess) {
         cudaGetLastError(); // said once, by NULL
         return nullptr;
     }
@@ -90,8 +90,11 @@ static void release(void *p) {
     cudaFree(p);
 }
 
+// Complete when it returns: from memory that is not pinned cudaMemcpy may still be on its way, and
+// a model's stream does not wait for the default one.
 static const char *upload(void *to, const void *from, size_t bytes) {
-    return failed(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "upload");
+    TRY(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+    return failed(cudaStreamSynchronize(0), "upload");
 }
 
 static const char *download(void *to, const void *from, size_t bytes) {
