@@ -30,9 +30,13 @@ bool pass_check(const struct model *m, const struct kv_cache *kv, const struct b
 }
 
 bool pass_layer(struct pass *p, const struct device *d, size_t i, struct error *err) {
-    return d->norm(p, i, false, err) && d->project(p, i, err) && d->attend(p, i, err) &&
-           d->output(p, i, err) && d->norm(p, i, true, err) && d->inner(p, i, err) &&
-           d->down(p, i, err);
+    return d->norm(p, i, false, err) && // normed = norm(x)
+           d->project(p, i, err) &&     // q, k, v of normed; rotated; k and v to the cache
+           d->attend(p, i, err) &&      // over all cached positions up to the token's own
+           d->output(p, i, err) &&      // x += o(attention)
+           d->norm(p, i, true, err) &&  // normed = norm(x)
+           d->inner(p, i, err) &&       // silu(gate(normed)) * up(normed)
+           d->down(p, i, err);          // x += down(inner)
 }
 
 // ---- where each layer runs ----------------------------------------------------------------------
