@@ -174,24 +174,21 @@ Test(cuda_model, every_format_as_on_the_cpu) {
     model_free(m);
 }
 
+// Recipes name blocks; the embedding, tied or not, is given its format by hand.
 Test(cuda_model, a_head_and_an_embedding_in_a_format_of_their_own) {
-    const char *recipes[] = {"* int4-g64\nembedding q6_k", "* int8"};
     struct tiny_shape s = wide;
-    for (int i = 0; i < 2; i++) {
-        s.tied = i;
-        struct model *m = tiny_model(&s), *q = quantized(m, strchr(recipes[i], 'i'), false);
-        // Recipes name blocks; the embedding is given its format by hand.
-        struct linear *l = &q->embedding;
+    for (int tied = 0; tied < 2; tied++) {
+        s.tied = tied;
+        struct model *m = tiny_model(&s), *q = quantized(m, tied ? "int8" : "int4-g64", false);
+        struct linear *l = &q->embedding, kept = *l;
         struct random r = {5};
-        struct linear other =
-            tiny_linear(&r, i ? "q6_k" : "int4-g32", l->w.shape[0], l->w.shape[1], false);
-        struct linear kept = *l;
-        *l = other;
-        if (s.tied)
-            q->head = other, q->head.owns_data = false;
-        compare(q, other.w.format->name, (struct script){4, 3, 1}, SIZE_MAX, TOLERANCE);
+        *l = tiny_linear(&r, tied ? "q6_k" : "int4-g32", s.vocab, s.hidden, false);
+        void *data = l->w.data;
+        if (tied)
+            q->head = *l, q->head.owns_data = false;
+        compare(q, l->w.format->name, (struct script){4, 3, 1}, SIZE_MAX, TOLERANCE);
         *l = kept;
-        free(other.w.data);
+        free(data);
         model_free(q);
         model_free(m);
     }
