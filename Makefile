@@ -36,13 +36,13 @@ LIB := $(BUILD)/libnibble.a
 CUDA_ARCHS ?= 80 86 89 90a
 NVCC ?= $(shell command -v nvcc)
 CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(NVCC)))))
-CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu))
+CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu kernels/cuda/op_*.cu))
 EMULATOR_FLAGS = -std=c++17 -I. -MMD -MP -Wall -Wextra -Wshadow -Werror -Wno-unknown-pragmas -fno-exceptions \
 	-fno-rtti -fno-threadsafe-statics $(CFLAGS) -O1 $(EXTRA_CFLAGS) \
 	$(if $(findstring -fsanitize,$(EXTRA_CFLAGS)),,-fsanitize=thread)
 NVCC_FLAGS = -std=c++17 -O3 -I. -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
 CUDA_LIB := $(BUILD)/libnibble-cuda$(if $(NVCC),,-without-nvcc).a
-CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack emulate_race $(if $(NVCC),,no_device)) \
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack attend emulate_race $(if $(NVCC),,no_device)) \
 	$(CUDA_SOURCES:%.cu=$(BUILD)/obj/%.emulated.o) $(BUILD)/obj/kernels/cuda/emulator.emulated.o \
 	$(if $(NVCC),$(CUDA_SOURCES:%.cu=build/cuda/%.o) build/cuda/kernels/cuda/device.o)
 CUDA_LIBS = $(if $(NVCC),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lstdc++)
@@ -113,9 +113,9 @@ $(LIB): $(LIB_OBJECTS)
 	$(Q)$(AR) rcs $@ $^
 
 define phase_rule
-$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(if $(filter phase6,$(1)),$(CUDA_LIB)) $(LIB)
+$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB) $(CUDA_LIB)
 	$$(call say,LINK  $$@)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $(if $(filter phase6,$(1)),$$(CUDA_LIBS)) -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $$(CUDA_LIBS) -o $$@
 endef
 $(foreach p,$(PHASES),$(eval $(call phase_rule,$(p))))
 
@@ -124,12 +124,12 @@ $(BUILD)/tools.a: $(TOOL_PARTS)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB)
+$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -o $@
 
-$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(CUDA_LIB) $(LIB)
+$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -lcriterion -o $@
 

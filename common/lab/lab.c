@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/folder.h"
 #include "core/memory.h"
+#include "lab/gpu.h"
 #include "lab/inputs.h"
 #include "lab/measure.h"
 #include "lab/mixed.h"
@@ -100,8 +101,8 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
                                        .threads = o->threads};
     if (!check_outputs(o, err))
         return false;
-    if (o->cuda)
-        return error_set(err, "--device cuda: this build has no CUDA kernels");
+    if (o->cuda && !gpu_open(lab, err))
+        return false;
     if (o->limits) {
         lab->done = true;
         lab->table.model = lab->table.ppl_mode = NULL;
