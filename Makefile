@@ -178,6 +178,7 @@ $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIB)
 
 bench: tools
 	$(BUILD)/tools/bench_kernels
+	$(BUILD)/tools/bench_train
 
 results: all
 	tools/results.sh
