@@ -162,6 +162,8 @@ bool study_check(const struct lab *lab, const struct study_options *o, struct er
     size_t n;
     if (!check_base(o->base, err))
         return false;
+    if (o->sweep > 0 && o->sweep < 0.01f)
+        return error_set(err, "--sweep is %g, expected 0 or at least 0.01 bits", (double)o->sweep);
     const struct quant_format **formats = study_formats(lab, o, &n, err);
     free((void *)formats);
     return formats && budget_check(&o->budget, err) &&
