@@ -1,6 +1,7 @@
 #!/bin/sh
-# Regenerates results/ on this machine: the bundled model's tables, rows and figures, and, if `make
-# synth` has written it, the 3 B-shaped checkpoint's sizes and speeds.
+# Regenerates results/ on this machine: the bundled model's tables, rows and figures; where they are,
+# those of the model of books in $NIBBLE_SHARED, and the times and sizes of the synthetic checkpoints
+# that `make synth` writes. `tools/results.sh mixed …` makes only the parts that are named.
 set -eu
 trap 'rm -f results/*/*.md.new' EXIT
 cd "$(dirname "$0")/.."
@@ -28,12 +29,55 @@ run() {
     echo "$folder/$phase.md"
 }
 
-for phase in phase1 phase2 phase3; do
-    run $phase results/bundled --bench --questions 300 --prompt "$prompt" --max-tokens 40
-done
-run phase4 results/bundled --choices none
-run phase5 results/bundled --choices none
-build/tools/figures data/model results/bundled
+baseline() {
+    for phase in phase1 phase2 phase3; do
+        run $phase results/bundled --bench --questions 300 --prompt "$prompt" --max-tokens 40
+    done
+    build/tools/figures data/model results/bundled
+}
+
+sensitivity() {
+    run phase4 results/bundled --choices none
+    if [ -d data/synth/qwen2.5-0.5b ]; then # random weights: only what the analysis takes counts
+        out=results/qwen2.5-0.5b-shape
+        mkdir -p $out
+        set -- --model data/synth/qwen2.5-0.5b --limit 512 --choices none
+        ./phase4 "$@" --lbl-dump-dir build/analysis >/dev/null
+        { header "./phase4 $*" && cat build/analysis/lbl_cost.md; } >$out/phase4.md
+        echo $out/phase4.md
+    fi
+}
+
+# The original study's second table, and what else its bytes can do; then the bytes of INT4, whose
+# reports replace those of the first.
+mixes_of() {
+    folder=$1
+    shift
+    run phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0 --sweep 0
+    mv "$folder/phase5.md" "$folder/restored.md"
+    mv "$folder/phase5.csv" "$folder/restored.csv"
+    run phase5 "$folder" "$@"
+}
+
+mixed() {
+    shared=${NIBBLE_SHARED:-../shared}/data
+    mixes_of results/bundled --choices none
+    if [ -d "$shared/models/books-qwen2" ]; then
+        mixes_of results/books-qwen2 --choices none --model "$shared/models/books-qwen2" \
+            --ctx 256 --calib "$shared/text/books-calib.txt" \
+            --text "$shared/text/books-eval.txt" --limit 32768
+    fi
+}
+
+if [ $# -gt 0 ]; then
+    for part in "$@"; do
+        "$part"
+    done
+    exit
+fi
+baseline
+sensitivity
+mixed
 if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
     rm -f build/training.csv
     for model in $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do

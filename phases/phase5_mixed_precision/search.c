@@ -9,7 +9,9 @@
 #include "study.h"
 
 enum { PAIRS = 3, AROUND = 4, UNIFORMS = 2 };
-static const double CLEARLY = 0.9;
+// Ratios of damages: what leaves others clearly behind; what may turn out better than the one that
+// is predicted to be; and what cannot.
+static const double CLEARLY = 0.9, NEARLY = 1.15, HOPELESS = 3;
 
 static bool found_init(struct found *f, const struct study *st, const char *name,
                        struct error *err) {
@@ -83,6 +85,8 @@ static bool heuristic(struct study *st, size_t bytes, bool k_m, struct found *ou
     }
     for (size_t p = 0; ok && p < pairs; p++) {
         struct found next = {.picks = picks + p * n};
+        if (mix_cost(&st->mix, next.picks) > NEARLY * mix_cost(&st->mix, picks))
+            break; // predictions are better than that
         ok = check(st, &next, err);
         if (!ok || out->checked <= next.checked)
             continue;
@@ -139,7 +143,8 @@ static bool keep_uniforms(struct study *st, size_t bytes, struct shortlist *l, s
         if (!(ok = found_init(&f, st, "", err)))
             break;
         size_t best = best_uniform(st, bytes, taken, f.picks);
-        if (best == st->s.n_formats) {
+        if (best == st->s.n_formats ||
+            mix_cost(&st->mix, f.picks) > HOPELESS * l->list[0].checked) {
             free(f.picks);
             break;
         }

@@ -81,10 +81,10 @@ bool study_uniforms(struct study *st, struct uniform rows[MAX_UNIFORMS], size_t 
 bool study_uniform_try(struct study *st, struct probe *probe, struct uniform *u,
                        struct uniform **all, size_t *n, size_t *capacity, struct error *err);
 // The solver's mix within so many bytes, and all it is compared with on the check tokens, which
-// decide: the additive optimum, what rounds of measuring around it found, the best formats for all,
-// and the mixes of heuristics ("first-last", "k_m") with the best two formats: of the three best
-// pairs by prediction, the one that measures best. rounds -1: one, unless the additive optimum is
-// clearly below all others anyway.
+// decide: the additive optimum, what rounds of measuring around it found, the best formats for all
+// that are not hopeless, and the mixes of heuristics ("first-last", "k_m") with the best two
+// formats: of up to three pairs that are predicted to be nearly equal, the one that measures best.
+// rounds -1: one, unless the additive optimum is clearly below all others anyway.
 bool study_search(struct study *st, size_t bytes, int rounds, struct shortlist *out,
                   struct error *err);
 void shortlist_free(struct shortlist *l);
