@@ -36,8 +36,7 @@ struct sweep {
 
 // ---- measuring ----------------------------------------------------------------------------------
 
-// Each format's own choice was made without the evaluation text, but for the best format for all:
-// that one is chosen with it, in hindsight.
+// Mixes were chosen without the evaluation text; only the best format for all is chosen with it.
 static bool measure_point(struct sweep *w, const struct found *f, struct point *p,
                           struct error *err) {
     *p = (struct point){.predicted = NAN, .measured = NAN};
@@ -203,7 +202,7 @@ static void print_verdict(const struct sweep *w, FILE *f) {
     double least = INFINITY, most = 0, logs = 0;
     for (size_t i = 0; i < w->n; i++) {
         double ratio = w->rows[i].solver.measured / best_other(&w->rows[i]);
-        if (isnan(ratio))
+        if (!(ratio > 0) || isinf(ratio)) // nothing to compare with, or no damage
             continue;
         n++;
         worse += ratio > 1;
@@ -229,10 +228,13 @@ static bool write_words(const struct sweep *w, struct error *err) {
         f.stream,
         "%s: KL divergence in nats on %zu tokens of the evaluation text, at budgets from %g to "
         "%g bits a weight. MB are those of the whole model; the best single format is chosen in "
-        "hindsight among all, with and without a search for scales, and may take 1 %% more.\n\n",
-        study_name(w->st), w->text.n, w->rows[0].bits, w->rows[w->n - 1].bits);
-    if (!print_table(w, f.stream, err))
+        "hindsight among %zu%s and may take 1 %% more.\n\n",
+        study_name(w->st), w->text.n, w->rows[0].bits, w->rows[w->n - 1].bits, w->n_uniforms,
+        w->st->options->plain ? "" : ", with and without a search for scales,");
+    if (!print_table(w, f.stream, err)) {
+        file_writer_abort(&f);
         return false;
+    }
     print_verdict(w, f.stream);
     return file_writer_commit(&f, err);
 }
