@@ -18,15 +18,22 @@ header() {
 run() {
     phase=$1 folder=$2
     shift 2
+    run_as "$phase" "$phase" "$folder" "$@"
+}
+
+# run_as NAME PHASE FOLDER ARGS…: the same to FOLDER/NAME.md and .csv
+run_as() {
+    name=$1 phase=$2 folder=$3
+    shift 3
     mkdir -p "$folder"
-    rm -f "$folder/$phase.csv"
+    rm -f "$folder/$name.csv"
     shown=""
     for word in "$@"; do
         case $word in *' '*) shown="$shown '$word'" ;; *) shown="$shown $word" ;; esac
     done
-    { header "./$phase$shown" && "./$phase" --csv "$folder/$phase.csv" "$@"; } >"$folder/$phase.md.new"
-    mv "$folder/$phase.md.new" "$folder/$phase.md"
-    echo "$folder/$phase.md"
+    { header "./$phase$shown" && "./$phase" --csv "$folder/$name.csv" "$@"; } >"$folder/$name.md.new"
+    mv "$folder/$name.md.new" "$folder/$name.md"
+    echo "$folder/$name.md"
 }
 
 baseline() {
@@ -38,14 +45,17 @@ baseline() {
 
 sensitivity() {
     run phase4 results/bundled --choices none
-    if [ -d data/synth/qwen2.5-0.5b ]; then # random weights: only what the analysis takes counts
-        out=results/qwen2.5-0.5b-shape
-        mkdir -p $out
-        set -- --model data/synth/qwen2.5-0.5b --limit 512 --choices none
-        ./phase4 "$@" --lbl-dump-dir build/analysis >/dev/null
-        { header "./phase4 $*" && cat build/analysis/lbl_cost.md; } >$out/phase4.md
-        echo $out/phase4.md
-    fi
+}
+
+# What the analysis takes where there are 24 layers; the weights are random, nothing else counts.
+analysis() {
+    out=results/qwen2.5-0.5b-shape
+    [ -d data/synth/qwen2.5-0.5b ] || return 0
+    mkdir -p $out
+    set -- --model data/synth/qwen2.5-0.5b --probe 128 --limit 512 --choices none
+    ./phase4 "$@" --lbl-dump-dir build/analysis >/dev/null
+    { header "./phase4 $*" && cat build/analysis/lbl_cost.md; } >$out/phase4.md
+    echo $out/phase4.md
 }
 
 # The original study's second table, and what else its bytes can do; then the bytes of INT4, whose
@@ -53,9 +63,7 @@ sensitivity() {
 mixes_of() {
     folder=$1
     shift
-    run phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0 --sweep 0
-    mv "$folder/phase5.md" "$folder/restored.md"
-    mv "$folder/phase5.csv" "$folder/restored.csv"
+    run_as restored phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0 --sweep 0
     run phase5 "$folder" "$@"
 }
 
@@ -77,6 +85,7 @@ if [ $# -gt 0 ]; then
 fi
 baseline
 sensitivity
+analysis
 mixed
 if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
     rm -f build/training.csv
