@@ -356,7 +356,7 @@ static struct sensitivity_options choose_options(const struct sensitivity_option
     else if (!o.anchors)
         o.anchors = token * 3 * (double)(o.tokens ? o.tokens : 256) <= 2e13 ? 3 : 1;
     size_t measured = o.anchors < n_formats ? o.anchors : n_formats;
-    double budget = measured == n_formats ? 6e12 : 1.5e13;
+    double budget = measured == n_formats ? 6e12 : 1e13;
     if (!o.tokens)
         o.tokens = between(budget / (token * (double)measured), 256, 2048);
     if (o.anchors >= n_formats) { // all are measured; three of them as if the rest were not
