@@ -115,6 +115,19 @@ void add_to(float *y, const float *x, size_t n);
 double log_sum_exp(const float *x, size_t n);
 double log_sum_exp_ref(const float *x, size_t n);
 
+// ---- divergence.c -----------------------------------------------------------------------------
+
+// KL divergence of q = softmax(logits) from p = softmax(reference), where q may be very close to p:
+// with d = logits - reference and x = d - Σ p d, it is log(1 + Σ p (eˣ - 1 - x)), a sum without
+// cancellation. p need not be normalised. All [v]. Relative error below 2e-6 beside the logits' own
+// rounding.
+double kl_of_change(const float *p, const float *reference, const float *logits, size_t v);
+double kl_of_change_ref(const float *p, const float *reference, const float *logits, size_t v);
+
+// p = softmax(logits), normalised to 1e-6.
+void probabilities(const float *logits, size_t v, float *p);
+void probabilities_ref(const float *logits, size_t v, float *p);
+
 // ---- attention.c ------------------------------------------------------------------------------
 
 // One query token: which cached sequence it belongs to and how much of it it may see.
