@@ -77,6 +77,13 @@ mixed() {
     fi
 }
 
+machine() {
+    run phase1 results/machine --limits
+    { header build/tools/bench_train && build/tools/bench_train; } >results/machine/training.md.new
+    mv results/machine/training.md.new results/machine/training.md
+    echo results/machine/training.md
+}
+
 if [ $# -gt 0 ]; then
     for part in "$@"; do
         "$part"
@@ -96,7 +103,7 @@ if [ -d data/train/model ]; then # what `make train` left: its snapshots, withou
     build/tools/training_figures results/train.csv build/training.csv data/model data/eval.txt \
         results/bundled
 fi
-run phase1 results/machine --limits
+machine
 make -s demo >results/bundled/demo.md || true # it compares with the figures this replaces
 cp build/demo/phase3.csv results/bundled/demo.csv
 
