@@ -1,7 +1,7 @@
 #!/bin/sh
-# Other CPUs, under emulators: the kernels' tests on 64-bit ARM ($1, if it was built) with and without
-# its newer instructions, and phase1 ($2) on older x86 CPUs, which must write the text it writes here.
-# What cannot run is skipped with one line.
+# Other CPUs, under emulators: the kernels' tests on 64-bit ARM ($1, if it was built) with and
+# without its newer instructions, and phase1 ($2) on older x86 CPUs, which must write the text it
+# writes here. What cannot run is skipped with one line.
 set -u
 # Set, the programs do not start themselves again: the emulator would start them on the real CPU.
 export GOMP_SPINCOUNT=2000 OMP_NUM_THREADS=2

@@ -72,12 +72,6 @@ INLINE ivec dot_quads(const int bits, const bool table, ivec acc, const ivec w[4
 INLINE void unit_sums(const int bits, const bool table, const int R, const int M,
                       const struct weave *w, const struct row_vector *rows, const int8_t *q,
                       size_t q_stride, size_t from, size_t to, bool ask, ivec sums[4][8]) {
-#if SIMD_NEON == 3
-    if (M % 2 == 0) {
-        i8mm_unit_sums(bits, table, R, M, w, rows, q, q_stride, from, to, sums);
-        return;
-    }
-#endif
     const size_t lines = bits == 8 ? 4 : 2;
     for (size_t step = from; step < to; step++) {
 #pragma GCC unroll 4
@@ -119,7 +113,13 @@ INLINE void weave_tile_of(const int bits, const bool table, const int R, const i
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
                 sums[r][m] = (ivec){0} - zero * sum[(size_t)m * x->units + u];
-        unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, token == 0, sums);
+#if SIMD_NEON == 3
+        if (M % 2 == 0)
+            i8mm_unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, sums);
+        else
+#endif
+            unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, token == 0,
+                      sums);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             k4_step(&k4[r], w, &rows[r], u);
