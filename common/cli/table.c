@@ -84,8 +84,8 @@ static const struct {
 
     {"threads", "N", CLI_INT, AT(options.threads), 1, 1024, NULL, "Runtime",
      "worker threads [all cores]"},
-    {"isa", "best|scalar|avx2|avx512|vnni|amx", CLI_CHOICE, AT(options.isa), 0, 0, "best", "Runtime",
-     "use no better instructions than these"},
+    {"isa", "best|scalar|neon|dotprod|i8mm|avx2|avx512|vnni|amx", CLI_CHOICE, AT(options.isa), 0, 0,
+     "best", "Runtime", "use no better instructions than these"},
     {"device", "cpu|cuda", CLI_CHOICE, AT(device), 0, 0, "cpu", "Runtime",
      "where the arithmetic runs"},
     {"gpu-layers", "N", CLI_SIZE, AT(options.gpu_layers), 0, 1000000, "0", "Runtime",

@@ -3,7 +3,7 @@
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
 // version. The fast versions are written once over vectors as wide as a register (foo_simd.h) and
 // compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
-// scalar, avx2, avx512, vnni, amx). Sums have one order, whatever the number of threads and however
+// scalar, avx2, avx512, vnni, amx; on ARM scalar, neon, dotprod, i8mm). Sums have one order, whatever the number of threads and however
 // many rows come together: a token decoded alone and one prefilled with others get the same bits.
 // Dimension letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
@@ -21,10 +21,13 @@ const char *kernels_isa_name(enum isa isa);
 // of that width. Returns what is now in force.
 enum isa kernels_isa_force(enum isa isa);
 
-// The same in finer steps: AVX-512's integer dot products, and matrix tiles, are not in every CPU
-// that has its vectors.
+// The same in finer steps: integer dot products, and matrix tiles, are not in every CPU that has the
+// vectors.
 enum cpu_level {
-    LEVEL_SCALAR, // SSE2, or NEON
+    LEVEL_SCALAR,  // SSE2 or NEON, as the compiler uses them
+    LEVEL_NEON,    // 64-bit ARM, all of them
+    LEVEL_DOTPROD, // and sdot: dot products of four int8
+    LEVEL_I8MM,    // and smmla: 2 x 8 int8 times 8 x 2
     LEVEL_AVX2,
     LEVEL_AVX512,
     LEVEL_VNNI, // AVX-512 with VNNI
@@ -35,6 +38,7 @@ enum cpu_level kernels_level(void);
 const char *kernels_level_name(enum cpu_level level);
 // The level of that name; LEVEL_COUNT if there is none.
 enum cpu_level kernels_level_find(const char *name);
+// Use this one from now on, or the CPU's best if that is less or the level is of other CPUs.
 enum cpu_level kernels_level_force(enum cpu_level level);
 
 // ---- matmul.c ----------------------------------------------------------------------------------
