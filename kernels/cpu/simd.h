@@ -69,6 +69,7 @@ INLINE size_t round_up(size_t a, size_t multiple) {
 }
 
 typedef float v4 __attribute__((vector_size(16)));
+typedef uint64_t sixteen_bytes __attribute__((vector_size(16)));
 
 #endif
 

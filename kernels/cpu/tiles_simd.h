@@ -140,16 +140,16 @@ INLINE void unpack_woven_of(const int bits, const bool table, const struct weave
     size_t end = col + steps * STEP;
     for (size_t c = col; c < end;) {
         size_t unit = c / w->unit, next = min_size((unit + 1) * w->unit, end);
-        k4_step(&k4, w, &rows, unit);
-        vec scale = unit_scales(w, &rows, unit, &k4), base = -scale * zero;
+        k4_step(&k4, w->kind.scale, w, &rows, unit);
+        vec scale = unit_scales(w->kind.scale, w, &rows, unit, &k4), base = -scale * zero;
         if (w->kind.scale == WEAVE_SCALE_ROW) {
             scale = vec_load((const float *)(const void *)(rows.block + w->scales));
             base = -scale * zero;
         }
         if (w->kind.zero == WEAVE_ZERO_GROUP)
-            base -= scale * unit_zeros(w, &rows, unit);
+            base -= scale * unit_zeros(w->kind.bits, w, &rows, unit);
         else if (w->kind.zero != WEAVE_ZERO_ALL)
-            base += unit_offsets(w, &rows, unit, &k4);
+            base += unit_offsets(w->kind.zero, w, &rows, unit, &k4);
         for (; c < next; c += 16) {
             ivec quads[4];
             __builtin_prefetch(rows.block + (c + K_BLOCK) * WEAVE_ROWS * (bits == 8 ? 8 : 4) / 8, 0,

@@ -105,36 +105,41 @@ struct k4_scales {
     unsigned char scales[128], offsets[128]; // [8 sub-blocks][16 rows]
 };
 
+// Sixteen bytes at a time, as they are read again: a store that is wider is waited for.
 INLINE void k4_open(struct k4_scales *out, const unsigned char *super, size_t lane) {
-    for (size_t i = 0; i < 128; i += 4 * LANES) {
-        int shift = i < 64 ? 0 : 4;
-        ivec low = load_line(super + i), high = load_line(super + 128 + i % 64) >> shift;
-        ivec scales = (low & 0x0f0f0f0f) | (high & 0x03030303) << 4;
-        ivec offsets = (low >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x03030303) << 4;
-        memcpy(out->scales + i, &scales, sizeof scales);
-        memcpy(out->offsets + i, &offsets, sizeof offsets);
+    const uint64_t four = 0x0f0f0f0f0f0f0f0f, two = 0x0303030303030303;
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; j++) {
+        sixteen_bytes low, high;
+        memcpy(&low, super + j * 16, sizeof low);
+        memcpy(&high, super + 128 + j % 4 * 16, sizeof high);
+        high >>= j / 4 * 4;
+        sixteen_bytes scales = (low & four) | (high & two) << 4;
+        sixteen_bytes offsets = (low >> 4 & four) | (high >> 2 & two) << 4;
+        memcpy(out->scales + j * 16, &scales, sizeof scales);
+        memcpy(out->offsets + j * 16, &offsets, sizeof offsets);
     }
     out->scale = half_lanes(super + 192 + lane * 2);
     out->offset = -half_lanes(super + 224 + lane * 2);
 }
 
 // Opens the super-block that this unit is the first of.
-INLINE void k4_step(struct k4_scales *out, const struct weave *w, const struct row_vector *row,
-                    size_t unit) {
-    if (w->kind.scale == WEAVE_SCALE_K4 && unit % 8 == 0)
+INLINE void k4_step(struct k4_scales *out, const enum weave_scale scales, const struct weave *w,
+                    const struct row_vector *row, size_t unit) {
+    if (scales == WEAVE_SCALE_K4 && unit % 8 == 0)
         k4_open(out, row->block + w->scales + unit / 8 * 256, row->lane);
 }
 
 // What the unit's sums are multiplied by, in each row.
-INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size_t unit,
-                       const struct k4_scales *k4) {
+INLINE vec unit_scales(const enum weave_scale scales, const struct weave *w,
+                       const struct row_vector *row, size_t unit, const struct k4_scales *k4) {
     const unsigned char *plane = row->block + w->scales;
     size_t column = unit * w->unit;
-    if (w->kind.scale == WEAVE_SCALE_ROW)
+    if (scales == WEAVE_SCALE_ROW)
         return vec_set(1.0f);
-    if (w->kind.scale == WEAVE_SCALE_F16)
+    if (scales == WEAVE_SCALE_F16)
         return half_lanes(plane + (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
-    if (w->kind.scale == WEAVE_SCALE_K4)
+    if (scales == WEAVE_SCALE_K4)
         return k4->scale * __builtin_convertvector(
                                byte_lanes(k4->scales + unit % 8 * WEAVE_ROWS + row->lane), vec);
     const unsigned char *super = plane + column / WEAVE_SUPER * 288;
@@ -145,24 +150,23 @@ INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size
 }
 
 // The codes that stand for 0 in each row's unit.
-INLINE vec unit_zeros(const struct weave *w, const struct row_vector *row, size_t unit) {
+INLINE vec unit_zeros(const int bits, const struct weave *w, const struct row_vector *row,
+                      size_t unit) {
     const unsigned char *plane = row->block + w->zeros;
     size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
-    uint8_t bytes[WEAVE_ROWS];
-    if (w->kind.bits != 4)
+    if (bits != 4)
         return __builtin_convertvector(byte_lanes(plane + group * WEAVE_ROWS + row->lane), vec);
-    for (size_t i = 0; i < 8; i++) {
-        bytes[i] = plane[group * 8 + i] & 15;
-        bytes[i + 8] = plane[group * 8 + i] >> 4;
-    }
-    return __builtin_convertvector(byte_lanes(bytes + row->lane), vec);
+    uint64_t both, four = 0x0f0f0f0f0f0f0f0f;
+    memcpy(&both, plane + group * 8, sizeof both);
+    sixteen_bytes bytes = {both & four, both >> 4 & four};
+    return __builtin_convertvector(byte_lanes((const unsigned char *)&bytes + row->lane), vec);
 }
 
 // What is added in each row, times the sum of the unit's activations.
-INLINE vec unit_offsets(const struct weave *w, const struct row_vector *row, size_t unit,
-                        const struct k4_scales *k4) {
+INLINE vec unit_offsets(const enum weave_zero zeros, const struct weave *w,
+                        const struct row_vector *row, size_t unit, const struct k4_scales *k4) {
     size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
-    if (w->kind.zero == WEAVE_ZERO_OFFSET)
+    if (zeros == WEAVE_ZERO_OFFSET)
         return half_lanes(row->block + w->zeros + (group * WEAVE_ROWS + row->lane) * 2);
     return k4->offset * __builtin_convertvector(
                             byte_lanes(k4->offsets + unit % 8 * WEAVE_ROWS + row->lane), vec);
