@@ -195,12 +195,26 @@ static void check_config(const struct lab *lab, const struct targets *targets) {
                         lab->options.config);
 }
 
+// Others compute these architectures without it.
+static void warn_of_window(const struct lab *lab) {
+    const struct model_config *c = &lab->model->config;
+    bool windowed = false;
+    for (size_t i = 0; i < c->n_layers; i++)
+        windowed |= model_config_layer_windowed(c, i);
+    if (windowed && c->sliding_window < c->max_context)
+        cli_warn(lab->program,
+                 "the model looks back %zu tokens; llama.cpp has no such window for this "
+                 "architecture and differs on longer texts",
+                 (size_t)c->sliding_window);
+}
+
 static bool run(struct lab *lab, struct targets *targets, struct error *err) {
     if (!targets_choose(targets, lab, &flags.target, err))
         return false;
     if (flags.dry_run)
         return dry_run(lab, targets, err);
     check_config(lab, targets);
+    warn_of_window(lab);
     // --tokens needs no tokenizer, but the file does.
     if (!lab->tokenizer && !lab->model->gguf &&
         !(lab->tokenizer = tokenizer_load(lab->folder, err)))

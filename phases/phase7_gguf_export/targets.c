@@ -11,14 +11,18 @@
 
 // ---- names ------------------------------------------------------------------------------------
 
-// "qwen2.5-3b" of "results/qwen2.5-3b" and of "results/qwen2.5-3b.gguf".
+// "qwen2.5-3b" of "results/qwen2.5-3b" and of "results/qwen2.5-3b.gguf"; "model" of "results/..".
 static char *model_name(const struct lab *lab, struct error *err) {
     char *folder = lab_results_folder(lab, err);
     const char *slash = folder ? strrchr(folder, '/') : NULL;
     char *name = folder ? memory_strdup(slash ? slash + 1 : folder, err) : NULL;
     size_t n = name ? strlen(name) : 0;
-    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+    if (n && strspn(name, ".") == n) {
+        free(name);
+        name = memory_strdup("model", err);
+    } else if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) {
         name[n - 5] = '\0';
+    }
     free(folder);
     return name;
 }
