@@ -286,6 +286,28 @@ Test(lab, a_quantized_gguf_file_is_the_baseline) {
     lab_close(&lab, false, &(struct error){0});
 }
 
+// The kernels' own error, beside that of the weights: asked for below 0.1 % of the perplexity.
+Test(lab, what_the_kernels_compute_is_scored_when_asked_for, .init = cr_redirect_stdout) {
+    double nll[2], kld[2];
+    for (int i = 0; i < 2; i++) {
+        struct lab lab;
+        struct error err = {0};
+        cr_assert(lab_with(&lab, &err, "data/model",
+                           WORDS("--text", "data/eval.txt", "--limit", "700", "--ctx", "256",
+                                 "--choices", "none", "--activations", i ? "int8" : "f32")),
+                  "%s", err.message);
+        cr_assert(lab_baseline(&lab, &err), "%s", err.message);
+        cr_assert(lab_quantized(&lab, (struct lab_config){.format = "int4-g32"}, &err), "%s",
+                  err.message);
+        nll[i] = lab.table.rows[1].nll;
+        kld[i] = lab.table.rows[1].kld_mean;
+        lab_close(&lab, false, &err);
+    }
+    cr_assert(nll[0] != nll[1], "both were computed alike");
+    cr_assert(fabs(nll[1] - nll[0]) < 1e-3, "%g and %g", nll[0], nll[1]);
+    cr_assert(kld[1] > 0 && fabs(kld[1] - kld[0]) < 5e-4, "%g and %g", kld[0], kld[1]);
+}
+
 Test(lab, a_vocabulary_is_enough_to_tokenize, .init = cr_redirect_stdout) {
     struct lab lab;
     struct error err = {0};

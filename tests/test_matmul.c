@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "core/dtype.h"
+#include "kernels/cpu/matmul_rows.h"
 #include "tests/kernel_data.h"
 
 static const double tolerance =
@@ -163,4 +164,65 @@ Test(convert, writes_n_values_and_no_more) {
             cr_assert_eq(out[i], (float)i);
         cr_assert_eq(out[n], -1);
     }
+}
+
+// ---- rows of 16-bit weights as they lie ---------------------------------------------------------
+
+static double check_rows(size_t m, size_t n, size_t k, bool bf16, bool with_bias) {
+    struct random r = {m * 1000003 + n * 1009 + k};
+    size_t x_stride = k + 3, y_stride = n + 5;
+    float *x = outliers(&r, m, x_stride), *w = outliers(&r, n, k), *bias = outliers(&r, 1, n);
+    float *want = poisoned(m * y_stride), *got = poisoned(m * y_stride);
+    char *halves = malloc(n * k * 2 + 2);
+    dtype_from_f32(bf16 ? DTYPE_BF16 : DTYPE_F16, w, n * k, halves + 2); // at an odd place
+    dtype_to_f32(bf16 ? DTYPE_BF16 : DTYPE_F16, halves + 2, n * k, w);
+    struct rows_job job = {
+        (const uint16_t *)(void *)(halves + 2), bf16, n, want, y_stride, with_bias ? bias : NULL};
+    matmul_rows_ref(&job, x, x_stride, m, k);
+    job.y = got;
+    matmul_rows(&job, 1, x, x_stride, m, k);
+    double worst = 0;
+    for (size_t i = 0; i < m; i++) {
+        worst = fmax(worst, dot_error(got + i * y_stride, want + i * y_stride, x + i * x_stride, w,
+                                      job.bias, n, k));
+        for (size_t j = n; j < y_stride; j++)
+            cr_assert(isnan(got[i * y_stride + j]), "wrote between rows");
+    }
+    free(halves);
+    release(x), release(w), release(bias), release(want), release(got);
+    return worst;
+}
+
+Test(matmul_rows, equals_the_reference_in_every_remainder) {
+    const size_t ns[] = {1, 3, 4, 5, 65, 130}, ks[] = {1, 15, 16, 31, 32, 33, 100, 1000, 2309};
+    FOR_EACH_ISA(isa)
+    for (size_t m = 1; m <= ROWS_MAX_TOKENS; m++)
+        for (size_t b = 0; b < 6; b++)
+            for (size_t c = 0; c < 9; c++) {
+                double error = check_rows(m, ns[b], ks[c], (b + c) % 2, (m + c) % 2);
+                cr_assert(error <= tolerance, "m %zu n %zu k %zu: %g", m, ns[b], ks[c], error);
+            }
+}
+
+Test(matmul_rows, bits_do_not_depend_on_threads_or_batch) {
+    enum { M = 7, N = 203, K = 1300 };
+    struct random r = {7};
+    float *x = outliers(&r, M, K), *want = poisoned(M * N), *got = poisoned(M * N);
+    uint16_t *w = malloc(N * K * sizeof *w);
+    for (size_t i = 0; i < N * K; i++)
+        w[i] = f32_to_f16((float)random_normal(&r));
+    FOR_EACH_ISA(isa) {
+        omp_set_num_threads(1);
+        matmul_rows(&(struct rows_job){w, false, N, want, N, NULL}, 1, x, K, M, K);
+        for (int threads = 2; threads <= 3; threads++) {
+            omp_set_num_threads(threads);
+            memset(got, 0xff, M * N * sizeof *got);
+            for (size_t i = 0; i < M; i++)
+                matmul_rows(&(struct rows_job){w, false, N, got + i * N, N, NULL}, 1, x + i * K, K,
+                            1, K);
+            cr_assert_arr_eq(got, want, M * N * sizeof *got);
+        }
+    }
+    free(w);
+    release(x), release(want), release(got);
 }

@@ -231,6 +231,7 @@ bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct c
     *o = v.options;
     o->ppl_mode = v.ppl_mode ? PPL_HALF : PPL_FULL;
     o->cuda = v.device == 1;
+    o->int8_activations = v.activations == 1;
     return ok && (*action != CLI_RUN || check_together(o, err));
 }
 

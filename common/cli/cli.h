@@ -28,6 +28,8 @@ struct cli_options {
     size_t limit;     // 0: all tokens
     size_t questions; // 0: all
     enum ppl_mode ppl_mode;
+    bool int8_activations; // score what the fast kernels compute
+    int isa; // 0: the best there is; else enum cpu_level + 1
     int threads, max_tokens;
     struct sampler_options sampling;
     bool bench, quiet, chat, limits, cuda;

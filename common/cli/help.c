@@ -8,6 +8,7 @@
 
 #include "cli/table.h"
 #include "io/hub.h"
+#include "kernels/cpu/kernels.h"
 
 enum { INDENT = 26, WIDTH = 100 };
 
@@ -91,7 +92,10 @@ static void print_environment(FILE *f) {
     print_row(f, "HF_TOKEN", "an access token, for models behind a licence");
     print_row(f, "HF_HUB_OFFLINE", "1: never download");
     print_row(f, "SAVE_EVAL_RESULTS", "1: append every run's rows to results/metrics.csv");
-    print_row(f, "NIBBLE_ISA", "scalar, avx2 or avx512: use nothing better [the best there is]");
+    char found[128];
+    snprintf(found, sizeof found, "like --isa [this CPU has %s]",
+             kernels_level_name(kernels_level()));
+    print_row(f, "NIBBLE_ISA", found);
     print_row(f, "NO_COLOR", "set: no colours");
     fputs("\nExit status:\n", f);
     print_row(f, "0", "done");

@@ -47,6 +47,9 @@ static const struct {
      "the bundled model, none for others]"},
     {"questions", "N", CLI_SIZE, AT(options.questions), 0, INFINITY, "0", "Evaluation",
      "ask only the first N of them; 0: all"},
+    {"activations", "f32|int8", CLI_CHOICE, AT(activations), 0, 0, "f32", "Evaluation",
+     "f32: score the weights alone; int8: score what the fast kernels compute, which round "
+     "activations (to bfloat16 on AMX, many tokens at once)"},
     {"bench", NULL, CLI_FLAG, AT(options.bench), 0, 0, NULL, "Evaluation",
      "time prefill (512 tokens) and decode (128): a warm-up, then the median of 5"},
 
@@ -81,6 +84,8 @@ static const struct {
 
     {"threads", "N", CLI_INT, AT(options.threads), 1, 1024, NULL, "Runtime",
      "worker threads [all cores]"},
+    {"isa", "best|scalar|avx2|avx512|vnni|amx", CLI_CHOICE, AT(options.isa), 0, 0, "best", "Runtime",
+     "use no better instructions than these"},
     {"device", "cpu|cuda", CLI_CHOICE, AT(device), 0, 0, "cpu", "Runtime",
      "where the arithmetic runs"},
     {"help", NULL, CLI_FLAG, AT(help), 0, 0, NULL, "Runtime",

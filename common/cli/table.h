@@ -7,7 +7,7 @@
 // What the common rows fill: the options, and what is not handed on as it is.
 struct cli_values {
     struct cli_options options;
-    int ppl_mode, device;
+    int ppl_mode, device, activations;
     bool help, version;
 };
 

@@ -28,6 +28,7 @@ struct lab {
     struct question_list questions;  // none: accuracy is not measured
     struct recipe recipe;            // of --recipe; without rules: none
     struct eval_reference reference; // set by lab_baseline
+    struct model *reference_model;   // of --activations int8, else NULL
     struct result_table table;
     bool save; // --out is for the row that --config names
     bool done; // the flags asked for something that needs no rows, and it is done

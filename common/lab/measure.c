@@ -9,6 +9,7 @@
 #include "eval/generate.h"
 #include "io/npy.h"
 #include "kernels/cpu/kernels.h"
+#include "quant/woven.h"
 #include "text/chat.h"
 
 // ---- --tokens, --logits
@@ -108,7 +109,6 @@ static bool measure_quality(struct lab *lab, const struct model *m, struct resul
     row->kld_mean = r.kld_mean;
     row->kld_p99 = r.kld_p99;
     row->top1_agree = r.top1_agree;
-    row->prefill_tps = (double)r.forward_tokens / r.forward_seconds;
     return true;
 }
 
@@ -125,7 +125,8 @@ static bool measure_choices(struct lab *lab, const struct model *m, struct resul
     struct choices_result r;
     struct progress p;
     progress_start(&p, row->config, "questions");
-    bool ok = choices_score(m, lab->tokenizer, &lab->questions, lab->options.questions, &r, show_choices, &p, err);
+    bool ok = choices_score(m, lab->tokenizer, &lab->questions, lab->options.questions, &r,
+                            show_choices, &p, err);
     progress_finish(&p);
     if (!ok)
         return false;
@@ -134,38 +135,50 @@ static bool measure_choices(struct lab *lab, const struct model *m, struct resul
     return true;
 }
 
-// With --bench 512 + 128 tokens five times; without, a glance: 16 tokens decoded once. The prefill
-// speed is then that of the evaluation.
+// With --bench 512 + 128 tokens five times; without, a glance: 128 + 16 once.
 static bool measure_speed(struct lab *lab, const struct model *m, struct result_row *row,
                           struct error *err) {
     bool bench = lab->options.bench;
     struct speed s;
-    if (!(bench ? speed_measure(m, 512, 128, 5, &s, err) : speed_measure(m, 16, 16, 1, &s, err)))
+    if (!(bench ? speed_measure(m, 512, 128, 5, &s, err) : speed_measure(m, 128, 16, 1, &s, err)))
         return false;
+    row->prefill_tps = s.prefill_tps;
     row->decode_tps = s.decode_tps;
     row->tpot_ms = s.tpot_ms;
     row->tpot_sd_ms = s.tpot_sd_ms;
-    if (bench) {
-        row->prefill_tps = s.prefill_tps;
+    if (bench)
         row->ttft_ms = s.ttft_ms;
-    }
     return true;
 }
 
-bool measure_row(struct lab *lab, const struct model *m, struct result_row *row,
-                 struct error *err) {
-    bool ok;
-    if (lab->options.tokens) {
-        ok = write_logits(lab, m, err);
-        result_row_free(row);
-        return ok;
-    }
+static bool measure_scores(struct lab *lab, const struct model *m, struct result_row *row,
+                           struct error *err) {
+    if (lab->options.tokens)
+        return write_logits(lab, m, err);
     row->model_bytes = (double)model_bytes(m);
-    ok = measure_text(lab, m, row, err) && measure_quality(lab, m, row, err) &&
-         measure_choices(lab, m, row, err) && measure_speed(lab, m, row, err);
+    return measure_quality(lab, m, row, err) && measure_choices(lab, m, row, err);
+}
+
+static bool measure_engine(struct lab *lab, const struct model *m, struct result_row *row,
+                           struct error *err) {
+    return measure_text(lab, m, row, err) && measure_speed(lab, m, row, err);
+}
+
+bool measure_row(struct lab *lab, struct model *m, struct result_row *row, struct error *err) {
+    bool shared = m == lab->model, exact = !lab->options.int8_activations;
+    struct model *engine = shared ? model_share(m, err) : m;
+    bool ok = engine && (!exact || measure_scores(lab, m, row, err));
+    if (ok && !(exact && lab->done))
+        ok = model_weave(engine, err) && (exact || measure_scores(lab, engine, row, err)) &&
+             (lab->done || measure_engine(lab, engine, row, err));
+    if (shared && !exact && ok)
+        lab->reference_model = engine; // later rows are compared with what it computed
+    else if (shared)
+        model_free(engine);
     row->peak_rss_bytes = (double)memory_use().peak;
-    ok = ok && result_table_add(&lab->table, row, err);
-    if (!ok)
+    if (ok && !lab->done)
+        ok = result_table_add(&lab->table, row, err);
+    if (!ok || lab->done)
         result_row_free(row);
     return ok;
 }

@@ -143,11 +143,17 @@ static void attend(const struct model *m, const struct kv_cache *kv, size_t laye
               1.0f / sqrtf((float)c->head_dim));
 }
 
-static bool apply(const struct workspace *ws, float *y, const struct linear *l, const float *x,
-                  size_t t, struct error *err) {
-    if (ws->observe)
-        ws->observe(ws->user, l, x, t);
-    return linear_forward(y, l, x, t, err);
+// Linears that read the same x.
+static bool apply(const struct workspace *ws, float *const *y, const struct linear *const *l,
+                  size_t n, const float *x, size_t t, struct error *err) {
+    for (size_t i = 0; ws->observe && i < n; i++)
+        ws->observe(ws->user, l[i], x, t);
+    return linears_forward(y, l, n, x, t, err);
+}
+
+static bool apply_one(const struct workspace *ws, float *y, const struct linear *l, const float *x,
+                      size_t t, struct error *err) {
+    return apply(ws, &y, &l, 1, x, t, err);
 }
 
 static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i,
@@ -156,9 +162,8 @@ static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i
     const struct layer *l = &m->layers[i];
     size_t t = b->n, d = c->head_dim;
     normalize(m, &l->attention_norm, ws->x, t, ws->normed);
-    if (!apply(ws, ws->q, &l->q, ws->normed, t, err) ||
-        !apply(ws, ws->k, &l->k, ws->normed, t, err) ||
-        !apply(ws, ws->v, &l->v, ws->normed, t, err))
+    float *const qkv[] = {ws->q, ws->k, ws->v};
+    if (!apply(ws, qkv, (const struct linear *const[]){&l->q, &l->k, &l->v}, 3, ws->normed, t, err))
         return false;
     if (l->q_norm) {
         rmsnorm(ws->q, ws->q, t * c->n_heads, d, l->q_norm, c->norm_eps);
@@ -170,7 +175,7 @@ static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i
     }
     store_kv(kv, i, b, ws);
     attend(m, kv, i, b, ws);
-    if (!apply(ws, ws->sum, &l->o, ws->attention, t, err))
+    if (!apply_one(ws, ws->sum, &l->o, ws->attention, t, err))
         return false;
     add_to(ws->x, ws->sum, t * c->hidden);
     return true;
@@ -181,15 +186,15 @@ static bool mlp_block(const struct model *m, size_t i, size_t t, struct workspac
     const struct layer *l = &m->layers[i];
     size_t inner = t * m->config.intermediate;
     normalize(m, &l->mlp_norm, ws->x, t, ws->normed);
-    if (!apply(ws, ws->up, &l->up, ws->normed, t, err))
+    float *const both[] = {ws->up, ws->gate};
+    if (!apply(ws, both, (const struct linear *const[]){&l->up, &l->gate},
+               m->config.arch->gelu ? 1 : 2, ws->normed, t, err))
         return false;
     if (m->config.arch->gelu)
         gelu_tanh(ws->up, ws->up, inner);
-    else if (apply(ws, ws->gate, &l->gate, ws->normed, t, err))
-        silu_mul(ws->up, ws->gate, ws->up, inner);
     else
-        return false;
-    if (!apply(ws, ws->sum, &l->down, ws->up, t, err))
+        silu_mul(ws->up, ws->gate, ws->up, inner);
+    if (!apply_one(ws, ws->sum, &l->down, ws->up, t, err))
         return false;
     add_to(ws->x, ws->sum, t * m->config.hidden);
     return true;

@@ -1,7 +1,7 @@
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
+#include "kernels/cpu/huge.h"
 #include "model/model.h"
 
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
@@ -11,12 +11,13 @@ bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_s
                             .capacity = capacity,
                             .n_kv_heads = c->n_kv_heads,
                             .head_dim = c->head_dim};
-    size_t count, row = c->n_kv_heads * c->head_dim;
-    if (!size_mul(c->n_layers, n_sequences, &count) || !size_mul(count, capacity, &count) ||
-        !size_mul(count, row, &count))
+    size_t bytes, row = c->n_kv_heads * c->head_dim;
+    if (!size_mul(c->n_layers, n_sequences, &bytes) || !size_mul(bytes, capacity, &bytes) ||
+        !size_mul(bytes, row, &bytes) || !size_mul(bytes, sizeof(float), &bytes))
         return error_set(err, "a key/value cache of %zu positions overflows", capacity);
-    kv->k = memory_alloc(count, sizeof(float), "key cache", err);
-    kv->v = memory_alloc(count, sizeof(float), "value cache", err);
+    kv->bytes = bytes;
+    kv->k = huge_alloc(bytes, "key cache", err);
+    kv->v = huge_alloc(bytes, "value cache", err);
     if (kv->k && kv->v)
         return true;
     kv_cache_free(kv);
@@ -24,8 +25,8 @@ bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_s
 }
 
 void kv_cache_free(struct kv_cache *kv) {
-    free(kv->k);
-    free(kv->v);
+    huge_free(kv->k, kv->bytes);
+    huge_free(kv->v, kv->bytes);
     *kv = (struct kv_cache){0};
 }
 

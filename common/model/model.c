@@ -11,6 +11,7 @@
 #include "model/packed.h"
 #include "model/rope_scaling.h"
 #include "quant/format.h"
+#include "quant/woven.h"
 
 // ---- finding tensors --------------------------------------------------------------------------
 
@@ -371,9 +372,35 @@ size_t model_parameters(const struct model *m) {
     return sizes[1];
 }
 
+static bool disown(void *user, struct linear *l) {
+    (void)user;
+    l->owns_data = false;
+    return true;
+}
+
+struct model *model_share(const struct model *source, struct error *err) {
+    struct model *m = memory_alloc(1, sizeof *m, "model", err);
+    if (!m)
+        return NULL;
+    *m = *source;
+    m->files = NULL;
+    m->gguf = NULL;
+    m->source = source;
+    m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
+    if (!m->layers) {
+        free(m);
+        return NULL;
+    }
+    memcpy(m->layers, source->layers, m->config.n_layers * sizeof *m->layers);
+    model_visit_linears(m, disown, NULL);
+    return m;
+}
+
 static bool free_linear(void *user, struct linear *l) {
     const struct model *m = user;
-    if (l->owns_data)
+    if (l->owns_data && l->woven)
+        woven_free(l->woven);
+    else if (l->owns_data)
         free(l->w.data);
     if (!m->source)
         free(l->bias);

@@ -9,11 +9,14 @@
 #include "model/model_gguf.h"
 
 // A weight matrix in any format, plus an optional bias. y = x wᵀ + bias.
+struct woven;
 struct linear {
     struct tensor w;       // [N, K]; w.format says how to read it
     float *bias;           // [N] or NULL
     bool int8_activations; // quantize x to int8 on the fly (int8 formats only)
-    bool owns_data;        // w.data is ours to free
+    bool owns_data;        // w.data (or woven) is ours to free
+    bool rounds_x;         // x may become int8 or bfloat16 on the way, where that is faster
+    struct woven *woven;   // quant/woven.h: w.data in the kernels' order; NULL: as the format has it
 };
 
 struct norm {
@@ -45,6 +48,8 @@ struct model {
 // matrices where they are stored [K, N] and are turned, and what model_gguf.h says. Errors name
 // file, tensor, expected and found.
 struct model *model_load(const char *path, struct error *err);
+// A model with source's weights, which must outlive it: its linears are its own to replace.
+struct model *model_share(const struct model *source, struct error *err);
 void model_free(struct model *m);
 // Gives back the pages under these bytes, if they lie in one of the model's files.
 void model_drop(const struct model *m, const void *p, size_t size);
@@ -59,6 +64,9 @@ size_t model_parameters(const struct model *m);
 
 // y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);
+// The same for several that read the same x [m, K]: y[i] = l[i](x). What they share is done once.
+bool linears_forward(float *const *y, const struct linear *const *l, size_t n, const float *x,
+                     size_t m, struct error *err);
 
 // ---- the cache of keys and values
 // ----------------------------------------------------------------
@@ -67,6 +75,7 @@ struct kv_cache {
     size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
     size_t n_kv_heads, head_dim;
     float *k, *v; // [L][sequence][B][capacity][D]
+    size_t bytes; // of each
 };
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
                    size_t capacity, struct error *err);

@@ -92,34 +92,10 @@ static bool count_linear(void *user, struct linear *l) {
     return true;
 }
 
-static bool disown(void *user, struct linear *l) {
-    (void)user;
-    l->owns_data = false;
-    return true;
-}
-
-static struct model *shallow_copy(const struct model *source, struct error *err) {
-    struct model *m = memory_alloc(1, sizeof *m, "model", err);
-    if (!m)
-        return NULL;
-    *m = *source;
-    m->files = NULL;
-    m->gguf = NULL;
-    m->source = source;
-    m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
-    if (!m->layers) {
-        free(m);
-        return NULL;
-    }
-    memcpy(m->layers, source->layers, m->config.n_layers * sizeof *m->layers);
-    model_visit_linears(m, disown, NULL);
-    return m;
-}
-
 struct model *model_quantize_with(const struct model *source, const struct recipe *recipe,
                                   const struct quantize_options *options,
                                   struct quantize_stats *stats, struct error *err) {
-    struct model *m = shallow_copy(source, err);
+    struct model *m = model_share(source, err);
     if (!m)
         return NULL;
     struct job job = {.source = source, .recipe = recipe, .options = options, .err = err};

@@ -5,6 +5,8 @@
 
 #define SIMD_BODY "attention_simd.h"
 #include "simd.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/team.h"
 #include "threads.h"
 
 // How it goes, after Dao et al. 2022 (FlashAttention) and Milakov and Gimelshein 2018 (online
@@ -15,8 +17,8 @@
 //
 // The scores of rows times keys stay in the L2 cache. Each segment starts its own sums, which are
 // added up in the order of the segments, whether one thread does them all (prefill: threads share
-// the blocks) or several (decode: threads share the segments). So the result depends neither on the
-// number of threads nor on which queries came together.
+// the blocks) or several (decode: threads share the segments of all blocks). So the result depends
+// neither on the number of threads nor on which queries came together.
 
 // Multiply-adds below which waking the threads costs more than they save.
 #define ATTENTION_PARALLEL_MIN ((size_t)1 << 17)
@@ -169,25 +171,81 @@ static void write_out(const struct attention_call *call, const struct attention_
     }
 }
 
-static void attend(const struct attention_call *call, struct attention_part part, bool split) {
-    (void)split; // unused where the compiler has no OpenMP
+static int32_t first_segment(const struct attention_block *b) {
+    return b->first / ATTENTION_SEGMENT;
+}
+
+static int32_t segments_of(const struct attention_block *b) {
+    return b->first <= b->last ? b->last / ATTENTION_SEGMENT - first_segment(b) + 1 : 0;
+}
+
+// Segment s of those the block sees.
+static void attend_one(const struct attention_block *b, int32_t s, struct attention_sums *out) {
+    int32_t first = (first_segment(b) + s) * ATTENTION_SEGMENT;
+    int32_t last = first + ATTENTION_SEGMENT - 1;
+    SIMD_CALL(attend_segment, b, out, first > b->first ? first : b->first,
+              last < b->last ? last : b->last);
+}
+
+static void sums_start(struct attention_sums *sums, const struct attention_block *b) {
+    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
+    for (size_t r = 0; r < b->rows; r++) {
+        sums->total[r] = 0;
+        sums->largest[r] = -INFINITY;
+    }
+}
+
+static void attend(const struct attention_call *call, const struct attention_part *part) {
     struct attention_block block;
-    struct attention_sums sums = {.total = {0}};
-    block_open(&block, call, &part);
-    for (size_t r = 0; r < block.rows; r++)
-        sums.largest[r] = -INFINITY;
-    int32_t segment = block.first / ATTENTION_SEGMENT;
-    int32_t segments = block.first <= block.last ? block.last / ATTENTION_SEGMENT + 1 : segment;
-#pragma omp parallel for ordered schedule(static, 1) if (split && segments - segment > 1)
-    for (int32_t s = segment; s < segments; s++) {
-        int32_t first = s * ATTENTION_SEGMENT, last = first + ATTENTION_SEGMENT - 1;
-        struct attention_sums one;
-        SIMD_CALL(attend_segment, &block, &one, first > block.first ? first : block.first,
-                  last < block.last ? last : block.last);
-#pragma omp ordered
+    struct attention_sums sums, one;
+    block_open(&block, call, part);
+    sums_start(&sums, &block);
+    for (int32_t s = 0; s < segments_of(&block); s++) {
+        attend_one(&block, s, &one);
         sums_add(&sums, &one, block.rows, block.d_padded);
     }
     write_out(call, &block, &sums);
+}
+
+// Few parts, long contexts: the segments of all parts are the team's chunks, each with its own
+// sums.
+struct attention_split {
+    struct attention_block *blocks;
+    struct attention_sums *sums; // of each segment, those of block 0 first
+};
+
+static void attend_chunk(void *context, size_t chunk) {
+    const struct attention_split *split = context;
+    const struct attention_block *b = split->blocks;
+    size_t s = chunk;
+    for (; s >= (size_t)segments_of(b); b++)
+        s -= (size_t)segments_of(b);
+    attend_one(b, (int32_t)s, &split->sums[chunk]);
+}
+
+// False, with nothing done, when memory is short.
+static bool attend_split(const struct attention_call *call, size_t parts) {
+    struct attention_split split;
+    struct attention_part part = {0};
+    struct attention_sums sums;
+    size_t segments = 0, at = 0;
+    if (!(split.blocks = scratch_get(SCRATCH_BLOCKS, parts * sizeof *split.blocks)))
+        return false;
+    for (size_t i = 0; i < parts && next_part(call, &part); i++) {
+        block_open(&split.blocks[i], call, &part);
+        segments += (size_t)segments_of(&split.blocks[i]);
+    }
+    if (!(split.sums = scratch_get(SCRATCH_SUMS, (segments + 1) * sizeof *split.sums)))
+        return false;
+    team_run(segments, attend_chunk, &split);
+    for (size_t i = 0; i < parts; i++) {
+        const struct attention_block *b = &split.blocks[i];
+        sums_start(&sums, b);
+        for (int32_t s = 0; s < segments_of(b); s++)
+            sums_add(&sums, &split.sums[at++], b->rows, b->d_padded);
+        write_out(call, b, &sums);
+    }
+    return true;
 }
 
 static size_t multiply_adds(const struct attention_call *call) {
@@ -206,14 +264,11 @@ void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv
     size_t parts = 0;
     for (struct attention_part part = {0}; next_part(&call, &part);)
         parts++;
-    if (parts < threads_max()) { // too few to go round: share each part's segments instead
-        for (struct attention_part part = {0}; next_part(&call, &part);)
-            attend(&call, part, parallel);
+    if (parallel && parts < 4 * threads_max() && attend_split(&call, parts))
         return;
-    }
 #pragma omp parallel if (parallel)
 #pragma omp single
     for (struct attention_part part = {0}; next_part(&call, &part);)
 #pragma omp task firstprivate(part)
-        attend(&call, part, false);
+        attend(&call, &part);
 }

@@ -4,41 +4,89 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512"};
+static const char *const level_names[LEVEL_COUNT] = {"scalar", "avx2", "avx512", "vnni", "amx"};
 
-// What kernels_isa() answers, plus one; 0 until it is first asked. The only state of this folder.
-static _Atomic int isa_in_force;
+// What kernels_level() answers, plus one; 0 until it is first asked.
+static _Atomic int level_in_force;
 
-static enum isa isa_of_cpu(void) {
+#if defined(__x86_64__)
+// Tiles are 8 KB more to save for each thread, so Linux wants to be asked.
+static bool has_amx(void) {
+#if defined(__linux__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+        return false;
+    bool bf16 = d >> 22 & 1, tile = d >> 24 & 1, int8 = d >> 25 & 1;
+    return bf16 && tile && int8 &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
+static enum cpu_level level_of_cpu(void) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        return ISA_AVX512;
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+        if (!__builtin_cpu_supports("avx512vnni"))
+            return LEVEL_AVX512;
+        return has_amx() ? LEVEL_AMX : LEVEL_VNNI;
+    }
     // Every CPU with AVX2 has F16C, which clang 14 cannot be asked for.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return ISA_AVX2;
+        return LEVEL_AVX2;
 #endif
-    return ISA_SCALAR;
+    return LEVEL_SCALAR;
 }
 
-enum isa kernels_isa_force(enum isa isa) {
-    enum isa best = isa_of_cpu();
-    enum isa chosen = isa < best ? isa : best;
-    atomic_store_explicit(&isa_in_force, (int)chosen + 1, memory_order_relaxed);
+enum cpu_level kernels_level_force(enum cpu_level level) {
+    enum cpu_level best = level_of_cpu(), chosen = level < best ? level : best;
+    atomic_store_explicit(&level_in_force, (int)chosen + 1, memory_order_relaxed);
     return chosen;
 }
 
-static enum isa isa_asked_for(void) {
+enum cpu_level kernels_level_find(const char *name) {
+    int i = 0;
+    while (i < LEVEL_COUNT && strcmp(name, level_names[i]) != 0)
+        i++;
+    return (enum cpu_level)i;
+}
+
+enum cpu_level kernels_level(void) {
+    int known = atomic_load_explicit(&level_in_force, memory_order_relaxed);
+    if (known)
+        return (enum cpu_level)(known - 1);
     const char *name = getenv("NIBBLE_ISA");
-    for (int i = 0; name && i < ISA_COUNT; i++)
-        if (strcmp(name, isa_names[i]) == 0)
-            return (enum isa)i;
-    return ISA_COUNT - 1;
+    return kernels_level_force(name ? kernels_level_find(name) : LEVEL_COUNT);
+}
+
+const char *kernels_level_name(enum cpu_level level) {
+    return (unsigned)level < LEVEL_COUNT ? level_names[level] : "?";
+}
+
+// ---- how wide the vectors are -----------------------------------------------------------------
+
+static enum isa isa_of_level(enum cpu_level level) {
+    return level >= LEVEL_AVX512 ? ISA_AVX512 : level == LEVEL_AVX2 ? ISA_AVX2 : ISA_SCALAR;
 }
 
 enum isa kernels_isa(void) {
-    int known = atomic_load_explicit(&isa_in_force, memory_order_relaxed);
-    return known ? (enum isa)(known - 1) : kernels_isa_force(isa_asked_for());
+    return isa_of_level(kernels_level());
+}
+
+enum isa kernels_isa_force(enum isa isa) {
+    return isa_of_level(kernels_level_force(isa == ISA_SCALAR ? LEVEL_SCALAR
+                                            : isa == ISA_AVX2 ? LEVEL_AVX2
+                                                              : LEVEL_COUNT));
 }
 
 const char *kernels_isa_name(enum isa isa) {

@@ -3,9 +3,9 @@
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
 // version. The fast versions are written once over vectors as wide as a register (foo_simd.h) and
 // compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
-// scalar, avx2, avx512). Sums have one order, whatever the number of threads and however many rows
-// come together: a token decoded alone and one prefilled with others get the same bits. Dimension
-// letters: core/tensor.h.
+// scalar, avx2, avx512, vnni, amx). Sums have one order, whatever the number of threads and however
+// many rows come together: a token decoded alone and one prefilled with others get the same bits.
+// Dimension letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
 #define NIBBLE_KERNELS_H
 
@@ -17,8 +17,25 @@ enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_COUNT };
 // The best instruction set this CPU has, no better than NIBBLE_ISA asks for. Cached; thread-safe.
 enum isa kernels_isa(void);
 const char *kernels_isa_name(enum isa isa);
-// For tests: use this one from now on (no better than the CPU has). Returns what is now in force.
+// For tests: use this one from now on (no better than the CPU has), with whatever goes with vectors
+// of that width. Returns what is now in force.
 enum isa kernels_isa_force(enum isa isa);
+
+// The same in finer steps: AVX-512's integer dot products, and matrix tiles, are not in every CPU
+// that has its vectors.
+enum cpu_level {
+    LEVEL_SCALAR, // SSE2, or NEON
+    LEVEL_AVX2,
+    LEVEL_AVX512,
+    LEVEL_VNNI, // AVX-512 with VNNI
+    LEVEL_AMX,  // and AMX: tiles of int8 and bfloat16
+    LEVEL_COUNT
+};
+enum cpu_level kernels_level(void);
+const char *kernels_level_name(enum cpu_level level);
+// The level of that name; LEVEL_COUNT if there is none.
+enum cpu_level kernels_level_find(const char *name);
+enum cpu_level kernels_level_force(enum cpu_level level);
 
 // ---- matmul.c ----------------------------------------------------------------------------------
 
@@ -42,7 +59,8 @@ void matmul_ref(float *y, size_t y_stride, const float *x, size_t x_stride, size
 void convert_f16_f32(const uint16_t *src, size_t n, float *dst);
 void convert_bf16_f32(const uint16_t *src, size_t n, float *dst);
 
-// ---- matmul_i8.c: int8 weights times int8 activations, exact integer sums -------------------------
+// ---- matmul_i8.c: int8 weights times int8 activations, exact integer sums
+// -------------------------
 
 // q[i] = round(x[i] / scale), scale = max|x| / 127 per row: x [m, k] -> q [m, k], scale [m].
 // A row of zeros has scale 0.
@@ -69,7 +87,8 @@ void layernorm(float *y, const float *x, size_t m, size_t n, const float *gain, 
 void layernorm_ref(float *y, const float *x, size_t m, size_t n, const float *gain,
                    const float *bias, float eps);
 
-// ---- rope.c: rotary position embedding, Su et al. 2021 --------------------------------------------
+// ---- rope.c: rotary position embedding, Su et al. 2021
+// --------------------------------------------
 
 // Rotates each of n_heads heads of dimension d in each of m rows by its position: pair (i, i + d/2)
 // turns by position * inv_freq[i] (the "half" layout that Hugging Face checkpoints use).
@@ -111,16 +130,18 @@ struct attention_query {
 // blocks that read each key once.
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale);
-void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
-                   const struct attention_query *queries, float scale);
+void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
+                   size_t d, const struct attention_query *queries, float scale);
 
-// ---- limits.c: what this machine can do, the denominators of every "fraction of the limit" --------
+// ---- limits.c: what this machine can do, the denominators of every "fraction of the limit"
+// --------
 
 struct machine_limits {
-    double read_gb_s;  // reading memory, all threads, 10^9 bytes/s
-    double copy_gb_s;  // bytes read plus bytes written
-    double f32_gflop_s; // float32 fused multiply-adds, 2 operations each
-    double i8_gop_s;    // int8 multiply-adds into int32; 0 if the CPU has no such instruction
+    double read_gb_s;    // reading memory, all threads, 10^9 bytes/s
+    double copy_gb_s;    // bytes read plus bytes written
+    double f32_gflop_s;  // float32 fused multiply-adds, 2 operations each
+    double i8_gop_s;     // int8 multiply-adds into int32; 0 if the CPU has no such instruction
+    double bf16_gflop_s; // bfloat16 multiply-adds in tiles (AMX); 0 without
 };
 // Takes about two seconds. Best of several passes, with as many threads as OpenMP has now.
 void machine_limits_measure(struct machine_limits *limits);

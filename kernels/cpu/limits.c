@@ -6,6 +6,7 @@
 
 #define SIMD_BODY "limits_simd.h"
 #include "simd.h"
+#include "kernels/cpu/matmul_tiles.h"
 #include "threads.h"
 #include "core/timer.h"
 
@@ -72,6 +73,18 @@ static double measure_operations(bool integer) {
     return rate;
 }
 
+static double measure_tiles(void) {
+    double rate = 0;
+    for (int pass = 0; pass <= PASSES; pass++) {
+        double operations = 0, start = timer_now();
+#pragma omp parallel for schedule(static) reduction(+ : operations)
+        for (size_t t = 0; t < threads_max(); t++)
+            operations += matmul_tiles_operations(1000000);
+        rate = best(rate, operations / (timer_now() - start) * 1e-9);
+    }
+    return rate;
+}
+
 static bool has_i8(void) {
 #if defined(__x86_64__)
     return kernels_isa() == ISA_AVX2 ||
@@ -85,6 +98,7 @@ void machine_limits_measure(struct machine_limits *limits) {
     *limits = (struct machine_limits){0};
     limits->f32_gflop_s = measure_operations(false);
     limits->i8_gop_s = has_i8() ? measure_operations(true) : 0;
+    limits->bf16_gflop_s = kernels_level() >= LEVEL_AMX ? measure_tiles() : 0;
     size_t size = buffer_size();
     char *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)

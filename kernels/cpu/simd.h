@@ -9,7 +9,8 @@
 // and function_scalar (4: SSE2 or NEON, which every 64-bit x86 or ARM has). SIMD_CALL(function,
 // ...) calls the one that kernels_isa() names. Vectors are GCC's vector extensions, which add and
 // multiply like numbers; `acc += a * b` becomes one fused multiply-add where the instruction set
-// has it.
+// has it. With SIMD_VNNI defined before, function_avx512 may use VNNI's dot products, and SIMD_CALL
+// calls function_avx2 on a CPU that has AVX-512 without them.
 #ifndef NIBBLE_SIMD_H
 #define NIBBLE_SIMD_H
 
@@ -28,10 +29,17 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#ifdef SIMD_VNNI
+#define SIMD_TARGET_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni"
+#define SIMD_AVX512_FROM LEVEL_VNNI
+#else
+#define SIMD_TARGET_AVX512 "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"
+#define SIMD_AVX512_FROM LEVEL_AVX512
+#endif
 #define SIMD_CALL(name, ...)                                                                       \
-    (kernels_isa() == ISA_AVX512 ? name##_avx512(__VA_ARGS__)                                      \
-     : kernels_isa() == ISA_AVX2 ? name##_avx2(__VA_ARGS__)                                        \
-                                 : name##_scalar(__VA_ARGS__))
+    (kernels_level() >= SIMD_AVX512_FROM ? name##_avx512(__VA_ARGS__)                              \
+     : kernels_level() >= LEVEL_AVX2     ? name##_avx2(__VA_ARGS__)                                \
+                                         : name##_scalar(__VA_ARGS__))
 #else
 #define SIMD_CALL(name, ...) name##_scalar(__VA_ARGS__)
 #endif
@@ -55,11 +63,14 @@ typedef float v4 __attribute__((vector_size(16)));
 #define SIMD_SUFFIX avx512
 #define LANES 16
 #ifdef __clang__
-#pragma clang attribute push(                                                                      \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target(SIMD_TARGET_AVX512))), apply_to = function)
 #else
 #pragma GCC push_options
+#ifdef SIMD_VNNI // the pragma takes no macro
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni")
+#else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c")
+#endif
 #endif
 #include "simd_vec.h"
 #include SIMD_BODY

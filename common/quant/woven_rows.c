@@ -1,0 +1,202 @@
+// Two families: planes (format.h: codes, then scales, then zeros) and GGUF's blocks, each holding
+// 32 or 256 weights with their scales. Only the order of the bytes is told here; what they mean is
+// told where the formats are defined.
+#include "quant/woven_rows.h"
+
+#include <string.h>
+
+#include "quant/format.h"
+#include "quant/woven.h"
+
+enum {
+    Q4_0 = 2,
+    Q4_1 = 3,
+    Q5_0 = 6,
+    Q5_1 = 7,
+    Q8_0 = 8,
+    Q4_K = 12,
+    Q5_K = 13,
+    Q6_K = 14,
+    IQ4_NL = 20
+};
+
+static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                  1,    13,   25,  38,  53,  69,  89,  113};
+
+static bool block_kind(int type, struct weave_kind *kind) {
+    const struct weave_kind f16 = {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16};
+    const struct weave_kind k4 = {
+        .bits = 4, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4};
+    *kind = type == Q4_K || type == Q5_K ? k4 : f16;
+    if (type == Q5_0 || type == Q5_1 || type == Q5_K)
+        kind->bits = 5;
+    if (type == Q8_0)
+        kind->bits = 8;
+    if (type == Q4_0 || type == Q5_0)
+        kind->zero_code = type == Q4_0 ? 8 : 16;
+    if (type == Q4_1 || type == Q5_1)
+        kind->zero = WEAVE_ZERO_OFFSET;
+    if (type == IQ4_NL)
+        kind->table = iq4_nl;
+    if (type == Q6_K)
+        *kind =
+            (struct weave_kind){.bits = 6, .group = 16, .scale = WEAVE_SCALE_K6, .zero_code = 32};
+    static const int known[] = {Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, IQ4_NL};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i] == type)
+            return true;
+    return false;
+}
+
+bool woven_kind(const struct quant_format *f, size_t k, struct weave_kind *kind) {
+    struct weave w;
+    if (!f || f->dtype != DTYPE_BLOCK)
+        return false;
+    if (f->block_weights) {
+        if (k % f->block_weights || !block_kind(f->gguf_type - 1, kind))
+            return false;
+    } else {
+        bool packed = f->bits >= 4 && f->bits <= 6;
+        if ((!packed && f->bits != 8) || (f->bits == 8 && f->zero_point))
+            return false;
+        *kind =
+            (struct weave_kind){.bits = f->bits,
+                                .group = f->span == SPAN_GROUP ? f->group : 0,
+                                .scale = f->span == SPAN_GROUP ? WEAVE_SCALE_F16 : WEAVE_SCALE_ROW,
+                                .zero = f->zero_point ? WEAVE_ZERO_GROUP : WEAVE_ZERO_ALL};
+        if (packed && !f->zero_point)
+            kind->zero_code = 1 << (f->bits - 1);
+    }
+    return weave_layout(&w, kind, WEAVE_ROWS, k);
+}
+
+size_t woven_row_bytes(const struct tensor *w) {
+    const struct quant_format *f = w->format;
+    struct quant_planes p = {0};
+    if (f->block_weights)
+        return w->shape[1] / f->block_weights * f->block_bytes;
+    return quant_planes(f, w->shape[0], w->shape[1], &p) ? p.code_stride : 0;
+}
+
+// ---- planes -----------------------------------------------------------------------------------
+
+// Code i of codes that lie one after another.
+static uint8_t packed_code(const uint8_t *bytes, size_t i, int bits) {
+    size_t at = i * (size_t)bits, shift = at % 8;
+    unsigned window = bytes[at / 8];
+    if (shift + (size_t)bits > 8)
+        window |= (unsigned)bytes[at / 8 + 1] << 8;
+    return (uint8_t)(window >> shift & ((1u << bits) - 1));
+}
+
+// Blocks of 32: byte j holds weight j below weight j + 16; a last block of n < 32, j and
+// j + (n + 1) / 2.
+static void split_nibbles(const uint8_t *bytes, size_t n, uint8_t *codes) {
+    size_t half = (n + 1) / 2;
+    for (size_t j = 0; j < half; j++) {
+        codes[j] = bytes[j] & 15;
+        if (half + j < n)
+            codes[half + j] = bytes[j] >> 4;
+    }
+}
+
+static void read_planes(const struct tensor *w, size_t i, struct weave_row *row) {
+    const struct quant_format *f = w->format;
+    size_t k = w->shape[1];
+    struct quant_planes p;
+    if (!quant_planes(f, w->shape[0], k, &p))
+        return;
+    const uint8_t *data = w->data, *codes = data + i * p.code_stride;
+    if (f->bits == 8)
+        memcpy(row->codes, codes, k);
+    else if (f->bits == 4)
+        for (size_t c = 0; c < k; c += 32)
+            split_nibbles(codes + c / 2, k - c < 32 ? k - c : 32, row->codes + c);
+    else
+        for (size_t c = 0; c < k; c++)
+            row->codes[c] = packed_code(codes, c, f->bits);
+    size_t first = f->span == SPAN_TENSOR ? 0 : i * p.groups;
+    if (p.scale_bytes == sizeof(float))
+        memcpy(&row->row_scale, data + p.scales + first * sizeof(float), sizeof(float));
+    else
+        memcpy(row->scales, data + p.scales + first * sizeof(uint16_t),
+               p.groups * sizeof(uint16_t));
+    for (size_t g = 0; f->zero_point && g < p.groups; g++)
+        row->zeros[g] = packed_code(data + p.zeros + i * p.zero_stride, g, f->bits);
+}
+
+// ---- blocks -----------------------------------------------------------------------------------
+
+// 32 weights: scale, offset (…_1), fifth bits (Q5_…), codes.
+static void read_block_32(int type, const uint8_t *block, size_t b, struct weave_row *row) {
+    uint8_t *codes = row->codes + 32 * b;
+    uint32_t high = 0;
+    memcpy(&row->scales[b], block, sizeof(uint16_t));
+    block += sizeof(uint16_t);
+    if (type == Q8_0) {
+        memcpy(codes, block, 32);
+        return;
+    }
+    if (type == Q4_1 || type == Q5_1) {
+        memcpy(&row->offsets[b], block, sizeof(uint16_t));
+        block += sizeof(uint16_t);
+    }
+    if (type == Q5_0 || type == Q5_1) {
+        memcpy(&high, block, sizeof high);
+        block += sizeof high;
+    }
+    split_nibbles(block, 32, codes);
+    for (size_t j = 0; high && j < 32; j++)
+        codes[j] |= (uint8_t)((high >> j & 1) << 4);
+}
+
+// Two float16s, eight scales and offsets of six bits in 12 bytes, fifth bits (Q5_K), codes.
+static void read_block_k4(int type, const uint8_t *block, size_t b, struct weave_row *row) {
+    const uint8_t *s = block + 4, *high = block + 16, *low = high + (type == Q5_K ? 32 : 0);
+    memcpy(&row->scales[b], block, sizeof(uint16_t));
+    memcpy(&row->offsets[b], block + 2, sizeof(uint16_t));
+    for (size_t j = 0; j < 8; j++) {
+        uint8_t *scale = &row->small[8 * b + j], *offset = &row->small_offsets[8 * b + j];
+        *scale = j < 4 ? s[j] & 63 : (uint8_t)((s[j + 4] & 15) | s[j - 4] >> 6 << 4);
+        *offset = j < 4 ? s[j + 4] & 63 : (uint8_t)(s[j + 4] >> 4 | s[j] >> 6 << 4);
+    }
+    uint8_t *codes = row->codes + 256 * b;
+    for (size_t j = 0; j < 256; j++) {
+        size_t byte = j / 64 * 32 + j % 32;
+        codes[j] = low[byte] >> j / 32 % 2 * 4 & 15;
+        if (type == Q5_K)
+            codes[j] |= (uint8_t)((high[j % 32] >> j / 32 & 1) << 4);
+    }
+}
+
+// Low four bits, high two, scales, one float16; each half of 128 weights in four strands of 32.
+static void read_block_k6(const uint8_t *block, size_t b, struct weave_row *row) {
+    uint8_t *codes = row->codes + 256 * b;
+    for (size_t j = 0; j < 256; j++) {
+        size_t half = j / 128, strand = j % 128 / 32, l = j % 32;
+        unsigned low = block[64 * half + 32 * (strand % 2) + l] >> strand / 2 * 4 & 15;
+        unsigned high = block[128 + 32 * half + l] >> strand * 2 & 3;
+        codes[j] = (uint8_t)(low | high << 4);
+    }
+    memcpy(row->small + 16 * b, block + 192, 16);
+    memcpy(&row->scales[b], block + 208, sizeof(uint16_t));
+}
+
+void woven_row_read(const struct tensor *w, size_t i, struct weave_row *row) {
+    const struct quant_format *f = w->format;
+    if (!f->block_weights) {
+        read_planes(w, i, row);
+        return;
+    }
+    int type = f->gguf_type - 1;
+    size_t blocks = w->shape[1] / f->block_weights;
+    const uint8_t *block = (const uint8_t *)w->data + i * blocks * f->block_bytes;
+    for (size_t b = 0; b < blocks; b++, block += f->block_bytes) {
+        if (f->block_weights == 32)
+            read_block_32(type, block, b, row);
+        else if (type == Q6_K)
+            read_block_k6(block, b, row);
+        else
+            read_block_k4(type, block, b, row);
+    }
+}

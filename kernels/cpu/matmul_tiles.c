@@ -1,0 +1,97 @@
+#include "kernels/cpu/matmul_tiles.h"
+
+#if defined(__x86_64__)
+#include "kernels/cpu/scratch.h"
+#include "kernels/cpu/team.h"
+
+#include "simd.h"
+
+enum {
+    TILE = 16,         // rows of a tile, and tokens
+    STEP = 32,         // columns of a tile
+    TILE_BYTES = 1024, // 16 rows of 64 bytes, whatever they hold
+    K_BLOCK = 256,     // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
+    PANEL = 256,       // rows a thread takes at a time: 128 KB of a block's weights
+    MIN_TOKENS = 8
+};
+
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+
+#define SIMD_SUFFIX avx512
+#define LANES 16
+#define TILES_TARGET                                                                               \
+    "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-bf16"
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target(TILES_TARGET))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target(                                                                                \
+    "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-bf16")
+#endif
+#include "simd_vec.h"
+#include "tiles_simd.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+bool matmul_tiles_wanted(size_t m) {
+    return m >= MIN_TOKENS && kernels_level() >= LEVEL_AMX;
+}
+
+double matmul_tiles_operations(size_t steps) {
+    return kernels_level() >= LEVEL_AMX ? tile_operations(steps) : 0;
+}
+
+static void convert_strip(void *context, size_t strip) {
+    tile_x(context, strip);
+}
+
+static void multiply_chunk(void *context, size_t chunk) {
+    const struct tile_call *call = context;
+    const struct tile_job *job = call->jobs;
+    for (; chunk >= panels_of(job); job++)
+        chunk -= panels_of(job);
+    multiply_panel(call, job, chunk * PANEL);
+}
+
+bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, size_t x_stride,
+                  size_t m, size_t k) {
+    struct tile_call call = {.jobs = jobs, .x = x, .x_stride = x_stride, .m = m, .k = k};
+    call.strips = (m + TILE - 1) / TILE;
+    call.steps = (k + STEP - 1) / STEP;
+    call.tiles = scratch_get(SCRATCH_ACTIVATIONS, call.strips * call.steps * TILE_BYTES);
+    size_t chunks = 0;
+    for (size_t i = 0; i < n_jobs; i++)
+        chunks += panels_of(&jobs[i]);
+    if (!call.tiles)
+        return false;
+    team_run(call.strips, convert_strip, &call);
+    team_run(chunks, multiply_chunk, &call);
+    return !call.failed;
+}
+
+#else
+
+bool matmul_tiles_wanted(size_t m) {
+    (void)m;
+    return false;
+}
+
+bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, size_t x_stride,
+                  size_t m, size_t k) {
+    (void)jobs, (void)n_jobs, (void)x, (void)x_stride, (void)m, (void)k;
+    return false;
+}
+
+double matmul_tiles_operations(size_t steps) {
+    (void)steps;
+    return 0;
+}
+
+#endif

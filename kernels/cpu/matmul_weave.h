@@ -1,0 +1,37 @@
+// Woven weights (weave.h) times activations that are int8 in units of 16 to 128 columns.
+#ifndef NIBBLE_MATMUL_WEAVE_H
+#define NIBBLE_MATMUL_WEAVE_H
+
+#include "core/error.h"
+#include "kernels/cpu/weave.h"
+
+// Rows of activations, x ≈ scale * q: made once, and shared by the matrices that read them.
+struct weave_x {
+    size_t m, k, q_stride, unit, units;
+    int8_t *q;         // [m, q_stride], zeros behind column k
+    float *scale;      // [m, units] max |x| / 127
+    int32_t *sum;      // [m, units] of q
+    float *scaled_sum; // [m, units] scale * sum
+    void *memory;
+    size_t capacity;
+};
+
+// Quantizes x [m, w->k] for w and for every matrix with its columns and unit. *out: zeroed, or used
+// before, whose memory is used again. A NaN or infinity in x shows in the products of its row.
+bool weave_x_make(struct weave_x *out, const struct weave *w, const float *x, size_t x_stride,
+                  size_t m, struct error *err);
+void weave_x_make_ref(struct weave_x *out, const float *x, size_t x_stride);
+void weave_x_free(struct weave_x *x);
+
+struct weave_job {
+    const struct weave *w;
+    float *y; // [m, w->n]
+    size_t y_stride;
+    const float *bias; // [w->n] or NULL
+};
+// y = x wᵀ + bias for several matrices that share x. The threads divide the rows of all of them;
+// each y is summed in one order, whatever their number and however many tokens come together.
+void matmul_weave(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x);
+void matmul_weave_ref(const struct weave_job *job, const struct weave_x *x);
+
+#endif

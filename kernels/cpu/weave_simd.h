@@ -1,0 +1,238 @@
+// A few vectors of rows times a few tokens, a unit of columns at a time:
+//
+//     sums[r][m] = Σ codes * q[m], exactly, in int32, four columns per instruction and lane
+//     y[r][m] += scale of the unit's activations * scale[r] * sums[r][m] (+ what zeros add)
+//
+// A vector is LANES of a block's sixteen rows; R vectors, of one block or of neighbouring ones, are
+// R streams of memory. Every y is summed in the order of the units, whatever R and M are.
+#include "weave_unpack_simd.h"
+
+#define dot_quads SIMD(dot_quads)
+#define unit_sums SIMD(unit_sums)
+#define weave_tile SIMD(weave_tile)
+#define weave_tile_of SIMD(weave_tile_of)
+#define store_rows SIMD(store_rows)
+
+// acc += the products of four quads of codes with four quads of activations, each the same in every
+// lane. AVX2 adds pairs in 16 bits: unsigned codes of 4 or 5 bits let four such sums be added there
+// before they are widened (4 * 2 * 31 * 127 < 2^15), 6 bits two; signed bytes none.
+INLINE ivec dot_quads(const int bits, const bool table, ivec acc, const ivec w[4],
+                      const int8_t *q) {
+#if LANES == 16
+    for (int i = 0; i < 4; i++) {
+        int32_t x;
+        memcpy(&x, q + 4 * i, sizeof x);
+        acc = (ivec)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w[i], _mm512_set1_epi32(x));
+    }
+    (void)bits, (void)table;
+#elif LANES == 8
+    __m256i pairs[4], ones = _mm256_set1_epi16(1), sum = (__m256i)acc;
+    for (int i = 0; i < 4; i++) {
+        int32_t x;
+        memcpy(&x, q + 4 * i, sizeof x);
+        __m256i a = (__m256i)w[i], b = _mm256_set1_epi32(x);
+        pairs[i] = bits == 8 || table
+                       ? _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a))
+                       : _mm256_maddubs_epi16(a, b);
+    }
+    if (bits == 8 || table) {
+        for (int i = 0; i < 4; i++)
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(pairs[i], ones));
+    } else {
+        __m256i a = _mm256_add_epi16(pairs[0], pairs[1]);
+        __m256i b = _mm256_add_epi16(pairs[2], pairs[3]);
+        sum = bits == 6 ? _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_madd_epi16(a, ones)),
+                                           _mm256_madd_epi16(b, ones))
+                        : _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
+    }
+    acc = (ivec)sum;
+#else
+    for (int i = 0; i < 4; i++) {
+        int8_t bytes[4 * LANES];
+        memcpy(bytes, &w[i], sizeof bytes);
+        for (int lane = 0; lane < LANES; lane++) {
+            int32_t sum = 0;
+            for (int b = 0; b < 4; b++)
+                sum += bytes[4 * lane + b] * q[4 * i + b];
+            acc[lane] += sum;
+        }
+    }
+    (void)bits, (void)table;
+#endif
+    return acc;
+}
+
+// R vectors of rows times M tokens, the columns of one unit: steps of 16 from … to. Memory is asked
+// for WEAVE_AHEAD bytes before it is needed, by the first tokens that come.
+INLINE void unit_sums(const int bits, const bool table, const int R, const int M,
+                      const struct weave *w, const struct row_vector *rows, const int8_t *q,
+                      size_t q_stride, size_t from, size_t to, bool ask, ivec sums[4][8]) {
+    const size_t lines = bits == 8 ? 4 : 2;
+    for (size_t step = from; step < to; step++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            ivec quads[4];
+            if (ask) {
+                size_t ahead = step * lines * 64 + WEAVE_AHEAD;
+                const unsigned char *p =
+                    rows[r].block + ahead + (ahead < w->block_bytes ? 0 : rows[r].jump);
+#pragma GCC unroll 4
+                for (size_t i = 0; i < lines; i++)
+                    __builtin_prefetch(p + i * 64);
+            }
+            load_quads(bits, table, w, &rows[r], step, quads);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++)
+                sums[r][m] =
+                    dot_quads(bits, table, sums[r][m], quads, q + (size_t)m * q_stride + step * 16);
+        }
+    }
+}
+
+// R vectors of rows times M tokens, over all columns.
+INLINE void weave_tile_of(const int bits, const bool table, const int R, const int M,
+                          const struct weave *w, const struct row_vector *rows,
+                          const struct weave_x *x, size_t token, vec y[4][8]) {
+    const int8_t *q = x->q + token * x->q_stride;
+    const float *x_scale = x->scale + token * x->units, *x_sum = x->scaled_sum + token * x->units;
+    const int32_t *sum = x->sum + token * x->units;
+    const int zero = zero_of(&w->kind, bits, table);
+    const bool zeros = w->kind.zero == WEAVE_ZERO_GROUP;
+    const bool offsets = w->kind.zero == WEAVE_ZERO_OFFSET || w->kind.zero == WEAVE_ZERO_K4;
+    struct k4_scales k4[4];
+    for (size_t u = 0; u < w->units; u++) {
+        ivec sums[4][8];
+        size_t from = u * w->unit, to = min_size(from + w->unit, w->k_padded);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; m++)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++)
+                sums[r][m] = (ivec){0} - zero * sum[(size_t)m * x->units + u];
+        unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, token == 0, sums);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++) {
+            k4_step(&k4[r], w, &rows[r], u);
+            vec scale = unit_scales(w, &rows[r], u, &k4[r]);
+            vec code_of_0 = zeros ? unit_zeros(w, &rows[r], u) : (vec){0};
+            vec offset = offsets ? unit_offsets(w, &rows[r], u, &k4[r]) : (vec){0};
+#pragma GCC unroll 8
+            for (int m = 0; m < M; m++) {
+                size_t at = (size_t)m * x->units + u;
+                vec f = __builtin_convertvector(sums[r][m], vec);
+                if (zeros)
+                    f -= code_of_0 * (float)sum[at]; // exact: both are below 2^24
+                y[r][m] += scale * x_scale[at] * f;
+                if (offsets)
+                    y[r][m] += offset * x_sum[at];
+            }
+        }
+    }
+}
+
+INLINE void weave_tile(const int R, const int M, const struct weave *w,
+                       const struct row_vector *rows, const struct weave_x *x, size_t token,
+                       vec y[4][8]) {
+    switch (w->kind.bits) {
+    case 4:
+        if (w->kind.table)
+            weave_tile_of(4, true, R, M, w, rows, x, token, y);
+        else
+            weave_tile_of(4, false, R, M, w, rows, x, token, y);
+        break;
+    case 5:
+        weave_tile_of(5, false, R, M, w, rows, x, token, y);
+        break;
+    case 6:
+        weave_tile_of(6, false, R, M, w, rows, x, token, y);
+        break;
+    default:
+        weave_tile_of(8, false, R, M, w, rows, x, token, y);
+    }
+}
+
+// y[m][rows of a vector] = sums * their scales + bias, those below n.
+INLINE void store_rows(const struct weave *w, const struct row_vector *row, size_t at, const int M,
+                       const vec *sums, float *y, size_t y_stride, const float *bias) {
+    vec scale = vec_set(1.0f);
+    if (at >= w->n)
+        return;
+    if (w->kind.scale == WEAVE_SCALE_ROW)
+        memcpy(&scale, row->block + w->scales + row->lane * 4, sizeof scale);
+    for (int m = 0; m < M; m++) {
+        vec v = sums[m] * scale;
+        if (bias)
+            v += vec_load_part(bias + at, w->n - at);
+        vec_store_part(y + (size_t)m * y_stride + at, v, w->n - at);
+    }
+}
+
+#define WEAVE_TILE(R, M)                                                                           \
+    static __attribute__((noinline)) void SIMD(weave_tile_##R##_##M)(                              \
+        const struct weave *w, const struct weave_x *x, size_t token, size_t row, float *y,        \
+        size_t y_stride, const float *bias) {                                                      \
+        struct row_vector rows[R];                                                                 \
+        vec sums[4][8] = {0};                                                                      \
+        for (size_t r = 0; r < R; r++) {                                                           \
+            size_t at = row + r * LANES;                                                           \
+            rows[r] =                                                                              \
+                (struct row_vector){w->data + at / WEAVE_ROWS * w->block_bytes, at % WEAVE_ROWS,   \
+                                    (R * LANES / WEAVE_ROWS - 1) * w->block_bytes};                \
+        }                                                                                          \
+        weave_tile(R, M, w, rows, x, token, sums);                                                 \
+        for (size_t r = 0; r < R; r++)                                                             \
+            store_rows(w, &rows[r], row + r * LANES, M, sums[r], y, y_stride, bias);               \
+    }
+
+WEAVE_TILE(4, 1)
+WEAVE_TILE(2, 2)
+WEAVE_TILE(2, 4)
+#if LANES == 16
+WEAVE_TILE(2, 8)
+WEAVE_TILE(1, 1)
+WEAVE_TILE(1, 2)
+WEAVE_TILE(1, 4)
+WEAVE_TILE(1, 8)
+#else
+WEAVE_TILE(2, 1)
+#endif
+
+// `rows` rows from `row` on (a multiple of 16), all tokens. Few tokens: four vectors at a time, so
+// that memory has four streams to fetch from; more: two, each unpacked for up to eight tokens.
+static void SIMD(weave_rows)(const struct weave *w, const struct weave_x *x, size_t row,
+                             size_t rows, float *y, size_t y_stride, const float *bias) {
+    const size_t padded = round_up(rows, WEAVE_ROWS);
+#define WEAVE_CALL(R, M)                                                                           \
+    for (; at + R * LANES <= padded; at += R * LANES)                                              \
+    SIMD(weave_tile_##R##_##M)(w, x, token, row + at, y + token * y_stride, y_stride, bias)
+    for (size_t token = 0, step; token < x->m; token += step) {
+        size_t at = 0, left = x->m - token;
+#if LANES == 16
+        step = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (step == 8) {
+            WEAVE_CALL(2, 8);
+            WEAVE_CALL(1, 8);
+        } else if (step == 4) {
+            WEAVE_CALL(2, 4);
+            WEAVE_CALL(1, 4);
+        } else if (step == 2) {
+            WEAVE_CALL(2, 2);
+            WEAVE_CALL(1, 2);
+        } else {
+            WEAVE_CALL(4, 1);
+            WEAVE_CALL(1, 1);
+        }
+#else
+        step = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        if (step == 4) {
+            WEAVE_CALL(2, 4);
+        } else if (step == 2) {
+            WEAVE_CALL(2, 2);
+        } else {
+            WEAVE_CALL(4, 1);
+            WEAVE_CALL(2, 1);
+        }
+#endif
+    }
+#undef WEAVE_CALL
+}
+#undef WEAVE_TILE

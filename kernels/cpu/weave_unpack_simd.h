@@ -1,0 +1,167 @@
+// What the bytes of a woven block mean: codes, scales and zeros of LANES of its rows at a time.
+#include "half_simd.h"
+
+#define row_vector SIMD(row_vector)
+#define load_line SIMD(load_line)
+#define load_quads SIMD(load_quads)
+#define byte_lanes SIMD(byte_lanes)
+#define half_lanes SIMD(half_lanes)
+#define k4_scales SIMD(k4_scales)
+#define k4_open SIMD(k4_open)
+#define k4_step SIMD(k4_step)
+#define unit_scales SIMD(unit_scales)
+#define unit_zeros SIMD(unit_zeros)
+#define unit_offsets SIMD(unit_offsets)
+#define zero_of SIMD(zero_of)
+#define table_of SIMD(table_of)
+
+struct row_vector {
+    const unsigned char *block; // of its rows
+    size_t lane;                // its first row in the block
+    size_t jump;                // from the end of this block to the stream's next
+};
+
+INLINE ivec load_line(const unsigned char *p) {
+    ivec v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// What load_quads gives is unsigned, at most 63, except from 8 bits and tables. There VNNI
+// wants codes + 128, and sums start at -128 Σ q; others take them signed.
+INLINE int zero_of(const struct weave_kind *kind, const int bits, const bool table) {
+    return (bits == 8 || table) && LANES == 16 ? 128 : kind->zero_code;
+}
+
+INLINE ivec table_of(ivec codes, const int8_t *table) {
+#if LANES == 16
+    __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)table));
+    return (ivec)_mm512_xor_si512(_mm512_shuffle_epi8(t, (__m512i)codes),
+                                  _mm512_set1_epi8((char)-128));
+#elif LANES == 8
+    __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
+    return (ivec)_mm256_shuffle_epi8(t, (__m256i)codes);
+#else
+    uint8_t bytes[4 * LANES];
+    memcpy(bytes, &codes, sizeof bytes);
+    for (int i = 0; i < 4 * LANES; i++)
+        bytes[i] = (uint8_t)table[bytes[i]];
+    memcpy(&codes, bytes, sizeof bytes);
+    return codes;
+#endif
+}
+
+// The codes of quads 4 step … 4 step + 3.
+INLINE void load_quads(const int bits, const bool table, const struct weave *w,
+                       const struct row_vector *row, size_t step, ivec out[4]) {
+    const unsigned char *at = row->block + row->lane * 4;
+    if (bits == 8) {
+        for (size_t i = 0; i < 4; i++) {
+            out[i] = load_line(at + (4 * step + i) * 64);
+            if (LANES == 16)
+                out[i] ^= (int32_t)0x80808080;
+        }
+        return;
+    }
+    ivec a = load_line(at + 2 * step * 64), b = load_line(at + (2 * step + 1) * 64);
+    out[0] = a & 0x0f0f0f0f;
+    out[1] = a >> 4 & 0x0f0f0f0f;
+    out[2] = b & 0x0f0f0f0f;
+    out[3] = b >> 4 & 0x0f0f0f0f;
+    if (table)
+        for (int i = 0; i < 4; i++)
+            out[i] = table_of(out[i], w->kind.table);
+    if (bits == 5) {
+        ivec h = load_line(at + w->high + step / 2 * 64) >> (int)(step % 2 * 4);
+        for (int i = 0; i < 4; i++)
+            out[i] |= (h >> i & 0x01010101) << 4;
+    } else if (bits == 6) {
+        ivec h = load_line(at + w->high + step * 64);
+        for (int i = 0; i < 4; i++)
+            out[i] |= (h >> 2 * i & 0x03030303) << 4;
+    }
+}
+
+// LANES bytes as integers.
+typedef uint8_t SIMD(byte_vector) __attribute__((vector_size(LANES)));
+typedef int8_t SIMD(signed_byte_vector) __attribute__((vector_size(LANES)));
+INLINE ivec byte_lanes(const unsigned char *p) {
+    SIMD(byte_vector) v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, ivec);
+}
+
+INLINE vec half_lanes(const unsigned char *p) {
+    halves h;
+    memcpy(&h, p, sizeof h);
+    return f16_vec(h);
+}
+
+// The integers under the scales of 256 columns of Q4_K's kind, one byte each.
+struct k4_scales {
+    vec scale, offset;
+    unsigned char scales[128], offsets[128]; // [8 sub-blocks][16 rows]
+};
+
+INLINE void k4_open(struct k4_scales *out, const unsigned char *super, size_t lane) {
+    for (size_t i = 0; i < 128; i += 4 * LANES) {
+        int shift = i < 64 ? 0 : 4;
+        ivec low = load_line(super + i), high = load_line(super + 128 + i % 64) >> shift;
+        ivec scales = (low & 0x0f0f0f0f) | (high & 0x03030303) << 4;
+        ivec offsets = (low >> 4 & 0x0f0f0f0f) | (high >> 2 & 0x03030303) << 4;
+        memcpy(out->scales + i, &scales, sizeof scales);
+        memcpy(out->offsets + i, &offsets, sizeof offsets);
+    }
+    out->scale = half_lanes(super + 192 + lane * 2);
+    out->offset = -half_lanes(super + 224 + lane * 2);
+}
+
+// Opens the super-block that this unit is the first of.
+INLINE void k4_step(struct k4_scales *out, const struct weave *w, const struct row_vector *row,
+                    size_t unit) {
+    if (w->kind.scale == WEAVE_SCALE_K4 && unit % 8 == 0)
+        k4_open(out, row->block + w->scales + unit / 8 * 256, row->lane);
+}
+
+// What the unit's sums are multiplied by, in each row.
+INLINE vec unit_scales(const struct weave *w, const struct row_vector *row, size_t unit,
+                       const struct k4_scales *k4) {
+    const unsigned char *plane = row->block + w->scales;
+    size_t column = unit * w->unit;
+    if (w->kind.scale == WEAVE_SCALE_ROW)
+        return vec_set(1.0f);
+    if (w->kind.scale == WEAVE_SCALE_F16)
+        return half_lanes(plane + (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
+    if (w->kind.scale == WEAVE_SCALE_K4)
+        return k4->scale * __builtin_convertvector(
+                               byte_lanes(k4->scales + unit % 8 * WEAVE_ROWS + row->lane), vec);
+    const unsigned char *super = plane + column / WEAVE_SUPER * 288;
+    SIMD(signed_byte_vector) small;
+    memcpy(&small, super + column % WEAVE_SUPER / 16 * WEAVE_ROWS + row->lane, sizeof small);
+    return half_lanes(super + 256 + row->lane * 2) *
+           __builtin_convertvector(__builtin_convertvector(small, ivec), vec);
+}
+
+// The codes that stand for 0 in each row's unit.
+INLINE vec unit_zeros(const struct weave *w, const struct row_vector *row, size_t unit) {
+    const unsigned char *plane = row->block + w->zeros;
+    size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
+    uint8_t bytes[WEAVE_ROWS];
+    if (w->kind.bits != 4)
+        return __builtin_convertvector(byte_lanes(plane + group * WEAVE_ROWS + row->lane), vec);
+    for (size_t i = 0; i < 8; i++) {
+        bytes[i] = plane[group * 8 + i] & 15;
+        bytes[i + 8] = plane[group * 8 + i] >> 4;
+    }
+    return __builtin_convertvector(byte_lanes(bytes + row->lane), vec);
+}
+
+// What is added in each row, times the sum of the unit's activations.
+INLINE vec unit_offsets(const struct weave *w, const struct row_vector *row, size_t unit,
+                        const struct k4_scales *k4) {
+    size_t group = w->kind.group ? unit * w->unit / w->kind.group : 0;
+    if (w->kind.zero == WEAVE_ZERO_OFFSET)
+        return half_lanes(row->block + w->zeros + (group * WEAVE_ROWS + row->lane) * 2);
+    return k4->offset * __builtin_convertvector(
+                            byte_lanes(k4->offsets + unit % 8 * WEAVE_ROWS + row->lane), vec);
+}

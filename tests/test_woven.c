@@ -1,0 +1,77 @@
+// quant/woven.c: matrices of every format, woven, give the same bits; models the same text.
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/memory.h"
+#include "core/random.h"
+#include "quant/woven.h"
+#include "tests/compare.h"
+
+static float *weights(size_t n, size_t k) {
+    struct random r = {n * 31 + k};
+    float *w = malloc(n * k * sizeof *w);
+    for (size_t i = 0; i < n * k; i++)
+        w[i] = (float)(random_normal(&r) * (i % 97 == 3 ? 8 : 0.5));
+    return w;
+}
+
+static struct tensor quantized(const struct quant_format *f, const float *w, size_t n, size_t k) {
+    struct error err = {0};
+    struct tensor t = {.name = "w", .dtype = f->dtype, .format = f, .n_dims = 2, .shape = {n, k}};
+    cr_assert(f->bytes(f, n, k, &t.bytes));
+    t.data = memory_alloc(t.bytes, 1, "w", &err);
+    const struct quant_hints hints = {.absmax = quant_absmax(w, n * k)};
+    cr_assert(f->quantize(f, w, 0, n, n, k, &hints, t.data, &err), "%s", err.message);
+    return t;
+}
+
+static void check(const struct quant_format *f, size_t n, size_t k, bool drop) {
+    struct error err = {0};
+    struct weave_kind kind;
+    if (!woven_kind(f, k, &kind))
+        return;
+    float *w = weights(n, k), *want = malloc(n * k * sizeof *want), *got = malloc(k * sizeof *got);
+    struct tensor t = quantized(f, w, n, k);
+    for (size_t i = 0; i < n; i++)
+        f->dequantize(f, t.data, n, k, i, 0, k, want + i * k);
+    struct woven *woven = woven_make(&t, drop, &err);
+    cr_assert_not_null(woven, "%s", err.message);
+    const struct quant_format *as = &woven->format;
+    cr_assert_str_eq(as->name, f->name);
+    for (size_t i = 0; i < n; i++)
+        for (size_t col = 0; col < k; col += 256) {
+            size_t count = k - col < 256 ? k - col : 256;
+            as->dequantize(as, woven->weave.data, n, k, i, col, count, got);
+            cr_assert_arr_eq(got, want + i * k + col, count * sizeof *got, "%s row %zu column %zu",
+                             f->name, i, col);
+        }
+    if (n % 16 == 0 && k % 256 == 0)
+        cr_assert(weave_bytes(&woven->weave) <= t.bytes + n / 16 * 128, "%s: %zu of %zu", f->name,
+                  weave_bytes(&woven->weave), t.bytes);
+    woven_free(woven);
+    free(t.data), free(w), free(want), free(got);
+}
+
+Test(woven, gives_the_bits_of_every_format) {
+    size_t kinds = 0;
+    struct weave_kind kind;
+    for (const struct quant_format *const *f = quant_formats; *f; f++) {
+        kinds += woven_kind(*f, 256, &kind);
+        check(*f, 33, 512, false);
+        check(*f, 16, 256, true);
+        check(*f, 5, 67, false);
+    }
+    cr_assert_geq(kinds, 15);
+}
+
+// Large enough that pages of the original are given back on the way.
+Test(woven, of_a_large_matrix) {
+    check(quant_format_find("int4-g128"), 20000, 2048, true);
+}
+
+Test(woven, floats_are_left_alone) {
+    struct weave_kind kind;
+    cr_assert_not(woven_kind(quant_format_find("f16"), 256, &kind));
+    cr_assert_not(woven_kind(quant_format_find("f32"), 256, &kind));
+}
