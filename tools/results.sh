@@ -33,6 +33,8 @@ for phase in phase1 phase2 phase3; do
 done
 run phase4 results/bundled --choices none
 run phase5 results/bundled --choices none
+run phase7 results/bundled --type Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_K_S,Q4_0,IQ4_XS,Q2_K --limit 8192 \
+    --choices none --bench --out build/gguf/
 build/tools/figures data/model results/bundled
 if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
     rm -f build/training.csv
