@@ -77,6 +77,16 @@ mixed() {
     fi
 }
 
+gguf() {
+    run phase7 results/bundled --type Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_K_S,Q4_0,IQ4_XS,Q2_K --limit 8192 \
+        --choices none --bench --out build/gguf/
+}
+
+demo() { # it compares with the figures this replaces
+    make -s demo >results/bundled/demo.md || true
+    cp build/demo/phase3.csv results/bundled/demo.csv
+}
+
 machine() {
     run phase1 results/machine --limits
     { header build/tools/bench_train && build/tools/bench_train; } >results/machine/training.md.new
@@ -94,6 +104,7 @@ baseline
 sensitivity
 analysis
 mixed
+gguf
 if [ -d data/train/model ]; then # what `make train` left: its snapshots, without outliers
     rm -f build/training.csv
     for model in $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do
@@ -104,8 +115,7 @@ if [ -d data/train/model ]; then # what `make train` left: its snapshots, withou
         results/bundled
 fi
 machine
-make -s demo >results/bundled/demo.md || true # it compares with the figures this replaces
-cp build/demo/phase3.csv results/bundled/demo.csv
+demo
 
 if [ -d data/synth/qwen2.5-3b ]; then # all rows of the three phases are in phase 3's table
     run phase3 results/qwen2.5-3b-shape --model data/synth/qwen2.5-3b --limit 512 --ctx 512
