@@ -212,7 +212,8 @@ static bool run(struct lab *lab, struct error *err) {
     check_config(lab, formats, n);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
     char *folder = dump_folder ? memory_strdup(dump_folder, err) : lab_results_folder(lab, err);
-    bool ok = folder && lab_baseline(lab, err);
+    bool ok =
+        folder && (lab->options.tokens || folder_create(folder, err)) && lab_baseline(lab, err);
     if (lab->done || lab->options.tokens) // --logits: no analysis
         for (size_t f = 0; ok && f < n; f++)
             ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err);

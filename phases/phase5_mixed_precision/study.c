@@ -213,7 +213,8 @@ bool study_open(struct study *st, struct lab *lab, const struct study_options *o
     *st = (struct study){.lab = lab, .options = options};
     st->folder =
         options->folder ? memory_strdup(options->folder, err) : lab_results_folder(lab, err);
-    if (!st->folder || !read_calibration(st, err) || !analyse(st, err))
+    if (!st->folder || !folder_create(st->folder, err) || !read_calibration(st, err) ||
+        !analyse(st, err))
         return false;
     st->base = options->base ? quant_format_find(options->base)
                              : st->s.formats[sensitivity_main_format(&st->s)];
