@@ -4,6 +4,7 @@
 ## make demo       the main job on the bundled model: FP16, INT8 and INT4 side by side
 ## make reproduce  every figure of the tables, here and as committed
 ## make test       the tests (both install what is missing first)
+## make test-arm the kernels' tests for ARM, and phase1 on older CPUs, under emulators
 ## make san        the tests under AddressSanitizer and UBSan
 ## make fuzz       the parsers' fuzz targets, FUZZ_SECONDS each (60)
 ## make bench      the kernels' speed, beside this machine's limits
@@ -18,10 +19,12 @@ BUILD ?= build
 PKGS := libcjson libpcre2-8 libutf8proc libcurl libcrypto
 PKG_CONFIG ?= pkg-config
 
-# No -ffast-math anywhere: it deletes isnan. No -march: kernels choose at run time.
+# No -ffast-math anywhere: it deletes isnan. No -march: kernels choose at run time. ARM always has fused
+# multiply-adds, which round differently: only kernels/cpu/simd.h asks for them.
 CFLAGS ?= -O3 -g
+FUSE := $(if $(filter aarch64%,$(shell $(CC) -dumpmachine 2>/dev/null)),-ffp-contract=off)
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-psabi -Werror
-ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) -fopenmp -Icommon -I. -MMD -MP $(PKG_CFLAGS) $(CFLAGS) \
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) -fopenmp -Icommon -I. -MMD -MP $(PKG_CFLAGS) $(CFLAGS) $(FUSE) \
 	$(EXTRA_CFLAGS)
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lstb -lm -fopenmp
@@ -36,13 +39,13 @@ LIB := $(BUILD)/libnibble.a
 CUDA_ARCHS ?= 80 86 89 90a
 NVCC ?= $(shell command -v nvcc)
 CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/,%,$(dir $(realpath $(NVCC)))))
-CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu))
+CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu kernels/cuda/op_*.cu))
 EMULATOR_FLAGS = -std=c++17 -I. -MMD -MP -Wall -Wextra -Wshadow -Werror -Wno-unknown-pragmas -fno-exceptions \
 	-fno-rtti -fno-threadsafe-statics $(CFLAGS) -O1 $(EXTRA_CFLAGS) \
 	$(if $(findstring -fsanitize,$(EXTRA_CFLAGS)),,-fsanitize=thread)
 NVCC_FLAGS = -std=c++17 -O3 -I. -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
 CUDA_LIB := $(BUILD)/libnibble-cuda$(if $(NVCC),,-without-nvcc).a
-CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack emulate_race $(if $(NVCC),,no_device)) \
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/obj/kernels/cuda/%.o,ref pack attend emulate_race $(if $(NVCC),,no_device)) \
 	$(CUDA_SOURCES:%.cu=$(BUILD)/obj/%.emulated.o) $(BUILD)/obj/kernels/cuda/emulator.emulated.o \
 	$(if $(NVCC),$(CUDA_SOURCES:%.cu=build/cuda/%.o) build/cuda/kernels/cuda/device.o)
 CUDA_LIBS = $(if $(NVCC),-L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt -lpthread -lstdc++)
@@ -55,6 +58,10 @@ TOOLS := $(patsubst tools/%.c,$(BUILD)/tools/%,$(sort $(wildcard tools/*.c)))
 TEST_SOURCES := $(sort $(wildcard tests/*.c))
 TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o) \
 	$(patsubst %.cu,$(BUILD)/obj/%.emulated.o,$(sort $(wildcard tests/*.cu)))
+# What is tested under an ARM emulator: nothing that needs a library of others.
+ARM_CC ?= aarch64-linux-gnu-gcc
+BARE_SOURCES := tests/bare/main.c $(patsubst %,tests/test_%.c,compare core kernels matmul matmul_i8 weave \
+	attention woven) $(sort $(wildcard kernels/cpu/*.c common/core/*.c common/quant/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 60
 DOCS := README.md ROADMAP.md data/README.md $(sort $(wildcard notebooks-md/*.md))
@@ -66,7 +73,7 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo "  $(1)")
 
 .DELETE_ON_ERROR:
-.PHONY: all setup demo reproduce test san data train fuzz bench results docs docs-check synth clean help format tools \
+.PHONY: all setup demo reproduce test test-arm san data train fuzz bench results docs docs-check synth clean help format tools \
 	check-libraries
 # Objects are kept: make would call those behind a pattern chain intermediate and delete them.
 .SECONDARY:
@@ -113,9 +120,9 @@ $(LIB): $(LIB_OBJECTS)
 	$(Q)$(AR) rcs $@ $^
 
 define phase_rule
-$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(if $(filter phase6,$(1)),$(CUDA_LIB)) $(LIB)
+$(1): $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard phases/$(1)_*/*.c))) $(LIB) $(CUDA_LIB)
 	$$(call say,LINK  $$@)
-	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $(if $(filter phase6,$(1)),$$(CUDA_LIBS)) -o $$@
+	$$(Q)$$(CC) $$(ALL_CFLAGS) $$^ $$(LIBS) $$(CUDA_LIBS) -o $$@
 endef
 $(foreach p,$(PHASES),$(eval $(call phase_rule,$(p))))
 
@@ -124,12 +131,12 @@ $(BUILD)/tools.a: $(TOOL_PARTS)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $^
 
-$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB)
+$(BUILD)/tools/%: $(BUILD)/obj/tools/%.o $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	@mkdir -p $(@D)
 	$(call say,LINK  $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) -o $@
+	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -o $@
 
-$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(CUDA_LIB) $(LIB)
+$(BUILD)/nibble-tests: $(TEST_OBJECTS) $(BUILD)/tools.a $(LIB) $(CUDA_LIB)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ $(LIBS) $(CUDA_LIBS) -lcriterion -o $@
 
@@ -158,6 +165,19 @@ test: setup
 
 check: test
 
+# -Itests/bare: a Criterion of a few lines. What the linker leaves out may call what is not there.
+test-arm: phase1
+	@if command -v $(ARM_CC) >/dev/null; then $(MAKE) --no-print-directory -j$$(nproc) BUILD=build/arm \
+		CC="$(if $(findstring ccache,$(CC)),ccache )$(ARM_CC)" PKG_CFLAGS= \
+		EXTRA_CFLAGS="-Itests/bare -Wno-pedantic -Wno-format-zero-length -ffunction-sections" \
+		build/arm/bare-tests; fi
+	@tests/emulated.sh build/arm/bare-tests ./phase1
+
+# Static, for emulators without a folder of libraries; the OpenMP library's warning about that is not ours.
+$(BUILD)/bare-tests: $(BARE_SOURCES:%.c=$(BUILD)/obj/%.o)
+	$(call say,LINK  $@)
+	$(Q)$(CC) $(ALL_CFLAGS) $^ -static -Wl,--gc-sections -Wl,--no-warnings -lm -fopenmp -o $@
+
 # -O1: sanitized -O3 kernels take minutes to compile and find no more.
 san: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/san CFLAGS="-O1 -g" \
@@ -178,6 +198,7 @@ $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIB)
 
 bench: tools
 	$(BUILD)/tools/bench_kernels
+	$(BUILD)/tools/bench_train
 
 results: all
 	tools/results.sh

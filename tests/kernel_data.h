@@ -1,6 +1,6 @@
 // What the kernel tests share: arrays of exactly the size that is asked for, on odd addresses, so
 // that a sanitizer sees every step outside; numbers shaped like a language model's; and a loop over
-// the instruction sets of this machine.
+// the instruction sets that this CPU has.
 #ifndef NIBBLE_TESTS_KERNEL_DATA_H
 #define NIBBLE_TESTS_KERNEL_DATA_H
 
@@ -18,9 +18,9 @@
 #define omp_set_num_threads(n) ((void)(n))
 #endif
 
-#define FOR_EACH_ISA(isa)                                                                          \
-    for (enum isa isa = ISA_SCALAR; isa < ISA_COUNT; isa++)                                        \
-        if (kernels_isa_force(isa) == isa)
+#define FOR_EACH_LEVEL(level)                                                                      \
+    for (enum cpu_level level = LEVEL_SCALAR; level < LEVEL_COUNT; level++)                        \
+        if (kernels_level_force(level) == level)
 
 // n floats, every bit set: NaN, which no test lets pass. Aligned to 4 bytes only.
 static inline float *poisoned(size_t n) {

@@ -56,7 +56,7 @@ static void check(const struct setup *s) {
     struct data a = data_open(s);
     float scale = 1 / sqrtf((float)s->d);
     attention_ref(a.want, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, scale);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         memset(a.got, 0xff, s->m * s->n_heads * s->d * sizeof *a.got);
         attention(a.got, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, scale);
         check_rows(s, &a);
@@ -80,7 +80,7 @@ Test(attention, hand_computed) {
     const float k[4] = {0, 0, 1, 0}, v[4] = {1, 2, 3, 4}, q[2] = {2, 5};
     const struct attention_query one = {k, v, 4, 0, 0}, both = {k, v, 4, 0, 1};
     const double weight = 1 / (1 + exp(-1.0)); // scores 0 and 2 * 0.5
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float out[2] = {NAN, NAN};
         attention(out, q, 1, 1, 1, 2, &one, 0.5f);
         cr_assert(out[0] == 1 && out[1] == 2);
@@ -93,7 +93,7 @@ Test(attention, hand_computed) {
 Test(attention, a_query_that_sees_nothing_gives_zeros) {
     const float k[6] = {1, 1, 1, 1, 1, 1}, q[6] = {1, 1, 1, 1, 1, 1};
     const struct attention_query queries[3] = {{k, k, 6, 0, 2}, {k, k, 6, 2, 1}, {k, k, 6, 0, -1}};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float out[6] = {NAN, NAN, NAN, NAN, NAN, NAN}, want[6];
         attention_ref(want, q, 3, 1, 1, 2, queries, 1);
         attention(out, q, 3, 1, 1, 2, queries, 1);
@@ -107,7 +107,7 @@ Test(attention, large_scores_do_not_overflow) {
     const struct setup s = {4, 2, 1, 16, 300, 0};
     struct data a = data_open(&s);
     attention_ref(a.want, a.q, 4, 2, 1, 16, a.queries, 50);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         attention(a.got, a.q, 4, 2, 1, 16, a.queries, 50);
         double error = rel_l2(a.got, a.want, 4 * 2 * 16);
         cr_assert(error <= 1e-6, "%g", error);
@@ -129,7 +129,7 @@ Test(attention, a_batch_mixes_sequences) {
                                                {k[0], v[0], 0, 100, 199}, {k[1], v[1], 0, 101, 150},
                                                {k[1], v[1], 0, 0, 30},    {k[0], v[0], 0, 0, 31}};
     attention_ref(want, q, 6, 1, 1, D, queries, 0.2f);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         attention(got, q, 6, 1, 1, D, queries, 0.2f);
         cr_assert(rel_l2(got, want, 6 * D) <= tolerance);
     }
@@ -141,7 +141,7 @@ Test(attention, a_batch_mixes_sequences) {
 static void check_bits(const struct setup *s) {
     struct data a = data_open(s);
     size_t row = s->n_heads * s->d;
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         omp_set_num_threads(1);
         attention(a.want, a.q, s->m, s->n_heads, s->n_kv_heads, s->d, a.queries, 0.1f);
         for (int threads = 1; threads <= 3; threads++) {

@@ -21,6 +21,11 @@ static void assert_labels(double low, double high, struct axis_wish wish, const 
 Test(chart, ticks_are_round_numbers) {
     struct axis_wish linear = {.n_ticks = 6}, round = {.n_ticks = 6, .round = true};
     assert_labels(0, 1, linear, "0.0 0.2 0.4 0.6 0.8 1.0");
+    assert_labels(-0.1, 5.1, linear, "0 1 2 3 4 5");
+    assert_labels(-0.1, 2.1, linear, "0.0 0.5 1.0 1.5 2.0");
+    linear.whole = true;
+    assert_labels(-0.1, 2.1, linear, "0 1 2");
+    linear.whole = false;
     assert_labels(-0.11, 0.11, linear, "−0.10 −0.05 0.00 0.05 0.10");
     assert_labels(0.3, 9.7, round, "0 2 4 6 8 10");
     assert_labels(0, 14432, linear, "0 2k 4k 6k 8k 10k 12k 14k");
@@ -48,8 +53,8 @@ Test(chart, axes_survive_the_ends_of_double) {
         for (size_t j = i; j < COUNT(values); j++)
             for (int log = 0; log <= (values[i] >= 1e-300); log++)
                 for (int round = 0; round < 2; round++) {
-                    struct axis a =
-                        axis_make(values[i], values[j], (struct axis_wish){log, round, false, 7});
+                    struct axis a = axis_make(values[i], values[j],
+                                              (struct axis_wish){log, round, false, false, 7});
                     cr_assert(a.min < a.max, "%g … %g", values[i], values[j]);
                     cr_assert_leq(a.n_ticks, AXIS_MAX_TICKS);
                 }

@@ -1,5 +1,6 @@
 // io/gguf: what a file says is what is read, and every way a file can lie.
 #include <criterion/criterion.h>
+#include <dirent.h>
 #include <stdio.h>
 
 #include "gguf_bytes.h"
@@ -356,6 +357,27 @@ Test(gguf_read, alignments_that_are_none_are_refused) {
 }
 
 // Every file cut short anywhere, and with any byte changed, is read or refused, and never more.
+// The corpus that the fuzz target starts from.
+Test(gguf_read, every_broken_file_of_the_corpus_is_refused) {
+    static const char folder[] = "tests/fuzz/corpus/fuzz_gguf/broken";
+    DIR *entries = opendir(folder);
+    size_t n = 0;
+    cr_assert(entries);
+    for (struct dirent *e; (e = readdir(entries));) {
+        char path[512];
+        struct gguf g;
+        struct error err = {0};
+        if (!strstr(e->d_name, ".gguf"))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        n++;
+        cr_expect_not(gguf_open(&g, path, &err), "%s", path);
+        cr_expect(strncmp(err.message, path, strlen(path)) == 0, "%s: '%s'", path, err.message);
+    }
+    closedir(entries);
+    cr_expect_gt(n, 30);
+}
+
 Test(gguf_read, any_byte_may_be_wrong) {
     struct gguf_bytes b = all_values(3);
     b.data[8] = 2;

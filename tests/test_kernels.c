@@ -12,6 +12,26 @@
 
 #include "tests/kernel_data.h"
 
+// Every level that is in force was asked for, or is the best.
+Test(isa, another_kind_of_cpus_level_means_the_best) {
+    enum cpu_level best = kernels_level_force(LEVEL_COUNT);
+    int present = 0;
+    for (enum cpu_level level = LEVEL_SCALAR; level < LEVEL_COUNT; level++) {
+        enum cpu_level got = kernels_level_force(level);
+        cr_assert(got == level || got == best, "%s gives %s", kernels_level_name(level),
+                  kernels_level_name(got));
+        cr_assert_eq(kernels_level_find(kernels_level_name(level)), level);
+        present += got == level;
+    }
+#if defined(__x86_64__)
+    cr_assert(kernels_level_force(LEVEL_NEON) == best && best != LEVEL_NEON);
+#elif defined(__aarch64__)
+    cr_assert(kernels_level_force(LEVEL_AVX2) == best && best >= LEVEL_NEON);
+    cr_assert_eq(present, (int)best + 1);
+#endif
+    cr_assert_geq(present, 1);
+}
+
 Test(isa, forcing_never_exceeds_the_cpu) {
     enum isa best = kernels_isa_force(ISA_COUNT - 1);
     cr_assert_eq(kernels_isa(), best);
@@ -29,7 +49,7 @@ Test(norm, rmsnorm_equals_the_reference) {
         float *x = outliers(&r, m, n), *gain = outliers(&r, 1, n);
         float *want = poisoned(m * n), *got = poisoned(m * n);
         rmsnorm_ref(want, x, m, n, gain, 1e-6f);
-        FOR_EACH_ISA(isa) {
+        FOR_EACH_LEVEL(level) {
             memset(got, 0xff, m * n * sizeof *got);
             rmsnorm(got, x, m, n, gain, 1e-6f);
             for (size_t i = 0; i < m; i++)
@@ -54,7 +74,7 @@ Test(norm, layernorm_equals_the_reference) {
             x[i] += i / n % 2 ? 100 : 0;
         for (int with_bias = 0; with_bias < 2; with_bias++) {
             layernorm_ref(want, x, m, n, gain, with_bias ? bias : NULL, 1e-5f);
-            FOR_EACH_ISA(isa) {
+            FOR_EACH_LEVEL(level) {
                 memset(got, 0xff, m * n * sizeof *got);
                 layernorm(got, x, m, n, gain, with_bias ? bias : NULL, 1e-5f);
                 for (size_t i = 0; i < m; i++) {
@@ -69,7 +89,7 @@ Test(norm, layernorm_equals_the_reference) {
 
 Test(norm, a_row_of_zeros_stays_zero) {
     const float zeros[5] = {0}, gain[5] = {1, 1, 1, 1, 1};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float y[5] = {NAN};
         rmsnorm(y, zeros, 1, 5, gain, 1e-6f);
         cr_assert_eq(max_abs(y, zeros, 5), 0);
@@ -90,7 +110,7 @@ Test(rope, equals_the_reference_up_to_position_100000) {
         for (size_t i = 0; i < d / 2; i++)
             inv_freq[i] = (float)pow(1e4, -2.0 * (double)i / (double)d);
         rope_ref(want, stride, 6, heads, d, position, inv_freq);
-        FOR_EACH_ISA(isa) {
+        FOR_EACH_LEVEL(level) {
             memcpy(got, start, 6 * stride * sizeof *got);
             rope(got, stride, 6, heads, d, position, inv_freq);
             for (size_t t = 0; t < 6; t++)
@@ -103,7 +123,7 @@ Test(rope, equals_the_reference_up_to_position_100000) {
 Test(rope, hand_computed) {
     const float inv_freq[2] = {(float)M_PI_2, 0};
     const int32_t position[1] = {1};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float x[4] = {1, 2, 3, 4}; // pairs (1, 3), turned by 90 degrees, and (2, 4), not at all
         rope(x, 4, 1, 1, 4, position, inv_freq);
         cr_assert(max_abs(x, (float[4]){-3, 2, 1, 4}, 4) <= 1e-6);
@@ -128,7 +148,7 @@ Test(activation, silu_and_gelu_equal_the_references) {
         x[i] = ((float)i - N / 2) * 1e-3f; // -20 … 20
         ones[i] = 1;
     }
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         silu_mul_ref(want, x, ones, N);
         silu_mul(got, x, ones, N);
         double error = worst_relative(got, want, N);
@@ -149,7 +169,7 @@ Test(activation, every_length_and_in_place) {
         float *a = outliers(&r, 1, n), *b = outliers(&r, 1, n), *want = poisoned(n);
         float *y = poisoned(n + 1);
         silu_mul_ref(want, a, b, n);
-        FOR_EACH_ISA(isa) {
+        FOR_EACH_LEVEL(level) {
             memcpy(y, a, n * sizeof *y);
             silu_mul(y, y, b, n);
             cr_assert(worst_relative(y, want, n) <= 1e-6);
@@ -168,7 +188,7 @@ Test(activation, every_length_and_in_place) {
 
 Test(activation, far_ends) {
     const float x[6] = {-1000, -90, 90, 1000, INFINITY, NAN}, ones[6] = {1, 1, 1, 1, 1, 1};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float y[6];
         silu_mul(y, x, ones, 6);
         cr_assert(y[0] == 0 && fabsf(y[1]) < 1e-36f && y[2] == 90 && y[3] == 1000);
@@ -185,7 +205,7 @@ Test(softmax, log_sum_exp_equals_the_reference) {
     for (size_t a = 0; a < 10; a++) {
         float *x = outliers(&r, 1, ns[a]);
         double want = log_sum_exp_ref(x, ns[a]);
-        FOR_EACH_ISA(isa) {
+        FOR_EACH_LEVEL(level) {
             double got = log_sum_exp(x, ns[a]);
             cr_assert(fabs(got - want) <= 2e-7, "%zu: %.9g %.9g", ns[a], got, want);
         }
@@ -196,7 +216,7 @@ Test(softmax, log_sum_exp_equals_the_reference) {
 Test(softmax, log_sum_exp_at_the_ends) {
     const float low[2] = {-INFINITY, -INFINITY}, high[3] = {1, INFINITY, 2}, nan[3] = {1, NAN, 2};
     const float far[3] = {-1e38f, 3e38f, 0}, half[2] = {-INFINITY, 5};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         cr_assert_eq(log_sum_exp(low, 2), -INFINITY);
         cr_assert_eq(log_sum_exp(low, 0), -INFINITY);
         cr_assert_eq(log_sum_exp(high, 3), INFINITY);

@@ -43,7 +43,7 @@ static void check(size_t m, size_t n, size_t k, bool with_bias) {
 Test(matmul, equals_the_reference_in_every_remainder) {
     const size_t ms[] = {1, 2, 3, 4, 5, 6, 7, 13, 14}, ns[] = {1, 2, 3, 4, 5, 63, 65, 130};
     const size_t ks[] = {1, 3, 15, 16, 17, 31, 256, 1000, 1024, 1025, 2309};
-    FOR_EACH_ISA(isa)
+    FOR_EACH_LEVEL(level)
     for (size_t a = 0; a < 9; a++)
         for (size_t b = 0; b < 8; b++)
             for (size_t c = 0; c < 11; c++)
@@ -64,7 +64,7 @@ Test(matmul, hand_computed) {
     const float x[3] = {1, 2, 3}, w[6] = {1, 1, 1, -1, 0, 2}, bias[2] = {10, 20};
     const struct f32_matrix matrix = {w, 3};
     const struct weight_source source = {2, 3, &matrix, read_f32};
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float y[2] = {NAN, NAN};
         matmul(y, 2, x, 3, 1, &source, bias);
         cr_assert(y[0] == 16 && y[1] == 25);
@@ -80,7 +80,7 @@ Test(matmul, bits_do_not_depend_on_threads_or_batch) {
     const struct f32_matrix matrix = {w, K};
     const struct weight_source source = {N, K, &matrix, read_f32};
     float *want = poisoned(M * N), *got = poisoned(M * N);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         omp_set_num_threads(1);
         matmul(want, N, x, K, M, &source, NULL);
         for (int threads = 1; threads <= 3; threads++) {
@@ -119,7 +119,7 @@ Test(matmul, a_nan_stays_visible) {
     const struct f32_matrix matrix = {w, K};
     const struct weight_source source = {N, K, &matrix, read_f32};
     w[4 * K + 49] = NAN;
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float y[N];
         matmul(y, N, x, K, 1, &source, NULL);
         for (int j = 0; j < N; j++)
@@ -136,7 +136,7 @@ Test(convert, every_f16_and_bf16_in_every_lane) {
     enum { N = 65536 };
     uint16_t *all = malloc((N + 1) * sizeof *all);
     float *out = poisoned(N);
-    FOR_EACH_ISA(isa)
+    FOR_EACH_LEVEL(level)
     for (size_t shift = 0; shift < 2; shift++) { // also at an odd place
         for (size_t i = 0; i < N; i++)
             all[i + shift] = (uint16_t)i;
@@ -156,7 +156,7 @@ Test(convert, writes_n_values_and_no_more) {
     float out[41];
     for (size_t i = 0; i < 40; i++)
         src[i] = f32_to_f16((float)i);
-    FOR_EACH_ISA(isa)
+    FOR_EACH_LEVEL(level)
     for (size_t n = 0; n <= 40; n++) {
         out[n] = -1;
         convert_f16_f32(src, n, out);
@@ -195,7 +195,7 @@ static double check_rows(size_t m, size_t n, size_t k, bool bf16, bool with_bias
 
 Test(matmul_rows, equals_the_reference_in_every_remainder) {
     const size_t ns[] = {1, 3, 4, 5, 65, 130}, ks[] = {1, 15, 16, 31, 32, 33, 100, 1000, 2309};
-    FOR_EACH_ISA(isa)
+    FOR_EACH_LEVEL(level)
     for (size_t m = 1; m <= ROWS_MAX_TOKENS; m++)
         for (size_t b = 0; b < 6; b++)
             for (size_t c = 0; c < 9; c++) {
@@ -211,7 +211,7 @@ Test(matmul_rows, bits_do_not_depend_on_threads_or_batch) {
     uint16_t *w = malloc(N * K * sizeof *w);
     for (size_t i = 0; i < N * K; i++)
         w[i] = f32_to_f16((float)random_normal(&r));
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         omp_set_num_threads(1);
         matmul_rows(&(struct rows_job){w, false, N, want, N, NULL}, 1, x, K, M, K);
         for (int threads = 2; threads <= 3; threads++) {

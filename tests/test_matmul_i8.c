@@ -17,11 +17,11 @@ static void check(size_t m, size_t n, size_t k, size_t step, bool with_bias) {
     float *x_scale = outliers(&r, 1, m), *w_scale = outliers(&r, 1, n), *bias = outliers(&r, 1, n);
     float *want = poisoned(m * y_stride), *got = poisoned(m * y_stride);
     matmul_i8_ref(want, y_stride, q, x_scale, m, w, w_scale, step, n, k, with_bias ? bias : NULL);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         memset(got, 0xff, m * y_stride * sizeof *got);
         matmul_i8(got, y_stride, q, x_scale, m, w, w_scale, step, n, k, with_bias ? bias : NULL);
         cr_assert_arr_eq(got, want, m * y_stride * sizeof *got, "%s m %zu n %zu k %zu",
-                         kernels_isa_name(isa), m, n, k);
+                         kernels_level_name(level), m, n, k);
     }
     for (size_t i = 0; i < m; i++)
         cr_assert(isfinite(want[i * y_stride + n - 1]));
@@ -45,7 +45,7 @@ Test(matmul_i8, the_longest_sums_do_not_overflow) {
     memset(w, -128, K);
     memset(w + K, 127, K);
     const float one = 1;
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         float y[2] = {NAN, NAN};
         matmul_i8(y, 2, q, &one, 1, w, &one, 0, 2, K, NULL);
         cr_assert_eq(y[0], 127.0f * 128 * K);
@@ -78,7 +78,7 @@ Test(quantize_rows_i8, equals_the_reference) {
         int8_t want[3 * 70], got[3 * 70];
         float want_scale[3], got_scale[3];
         quantize_rows_i8_ref(x, k + 2, 3, k, want, want_scale);
-        FOR_EACH_ISA(isa) {
+        FOR_EACH_LEVEL(level) {
             quantize_rows_i8(x, k + 2, 3, k, got, got_scale);
             cr_assert_arr_eq(got, want, 3 * k);
             cr_assert_arr_eq(got_scale, want_scale, sizeof want_scale);
@@ -97,7 +97,7 @@ Test(quantize_rows_i8, edge_cases) {
     float scale[6];
     quantize_rows_i8_ref(&x[0][0], 3, 6, 3, &reference[0][0], scale);
     cr_assert_arr_eq(reference, want, sizeof want);
-    FOR_EACH_ISA(isa) {
+    FOR_EACH_LEVEL(level) {
         memset(q, 99, sizeof q);
         quantize_rows_i8(&x[0][0], 3, 6, 3, &q[0][0], scale);
         cr_assert_arr_eq(q, want, sizeof want);

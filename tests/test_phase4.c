@@ -82,10 +82,10 @@ Test(phase4, json_has_formats_sums_and_every_tensor) {
     cr_expect(number(tensor, "model_bytes") < number(row_named(json, "fp16"), "model_bytes"));
     cJSON_Delete(json);
     outcome_free(&o);
-    static const char *const files[] = {"lbl_analysis.md",         "sensitivity.csv",
-                                        "sensitivity-damage.png",  "sensitivity-output-error.png",
-                                        "sensitivity-layers.png",  "sensitivity-formats.png",
-                                        "sensitivity-outliers.png"};
+    static const char *const files[] = {
+        "lbl_analysis.md",        "sensitivity.csv",         "lbl_cost.md",
+        "lbl_findings.md",        "sensitivity-damage.png",  "sensitivity-output-error.png",
+        "sensitivity-layers.png", "sensitivity-formats.png", "sensitivity-outliers.png"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[256];
         snprintf(path, sizeof path, "%s/analysis/%s", temp_folder(), files[i]);
@@ -95,6 +95,11 @@ Test(phase4, json_has_formats_sums_and_every_tensor) {
     cr_expect(strstr(report, "# Which tensors hurt: bundled") &&
               strstr(report, "| model.layers.5.self_attn.o_proj"));
     free(report);
+    char *cost = contents("analysis/lbl_cost.md");
+    cr_expect(strstr(cost, "6 layers, 43 tensors, 2 formats, 64 tokens: ") &&
+                  strstr(cost, "86 of 86 combinations were measured"),
+              "%s", cost);
+    free(cost);
 }
 
 Test(phase4, the_terminal_shows_the_worst_ten) {

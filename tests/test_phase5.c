@@ -13,7 +13,7 @@
 #include "temp.h"
 
 static const char FAST[] = "--formats int2-g64-zp,int4-g128,int4-g64,int8-g32 --probe 64 --ctx 32 "
-                           "--mixes 4 --rounds 1 --threads 1";
+                           "--mixes 4 --rounds 1 --sweep 0 --threads 1";
 
 struct outcome {
     int status;
@@ -119,14 +119,61 @@ Test(phase5, what_it_saves_is_loaded_again) {
 }
 
 Test(phase5, files_tell_the_study) {
-    static const char *const names[] = {"recipe.txt", "mixed.md",  "pareto.csv",
-                                        "pareto.png", "mixes.csv", "mixed-search.csv"};
-    struct outcome o = run_fast("--group-kernels --embeddings 4-8 --choices none");
+    static const char *const names[] = {"recipe.txt", "mixed.md",   "mixes.csv",       "mixes.png",
+                                        "pareto.csv", "pareto.png", "mixed-search.csv"};
+    struct outcome o = run_fast("--group-kernels --embeddings 4-8 --sweep 3 --choices none");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512];
         snprintf(path, sizeof path, "%s/results/qwen2-tied-bf16/%s", temp_folder(), names[i]);
         cr_expect(access(path, R_OK) == 0, "%s", path);
     }
+    outcome_free(&o);
+}
+
+// The text of a file that phase 5 wrote, for the caller to free.
+static char *written(const char *name) {
+    struct error err = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/there/%s", temp_folder(), name);
+    char *text = file_read(path, 1 << 20, NULL, &err);
+    cr_assert(text, "%s", err.message);
+    return text;
+}
+
+Test(phase5, a_sweep_shows_the_solver_beside_its_rivals_at_every_budget) {
+    struct outcome o = run_fast("--sweep 1.5 --lbl-dump-dir there --choices none");
+    char *csv = written("pareto.csv"), *table = written("sweep.md"), *words = written("mixed.md");
+    static const double bits[] = {2.5, 4, 5.5, 7, 8.5};
+    double before = INFINITY;
+    for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
+        char name[64];
+        size_t bytes;
+        double predicted, measured;
+        snprintf(name, sizeof name, "\nsolver %g bits,", bits[i]);
+        const char *line = strstr(csv, name);
+        cr_assert(line, "no '%s' in %s", name + 1, csv);
+        cr_assert_eq(sscanf(line + strlen(name), "%zu,%lf,%lf", &bytes, &predicted, &measured), 3);
+        cr_expect(predicted > 0 && measured > 0 && measured < before, "%s: %g", name, measured);
+        before = measured;
+    }
+    cr_expect(strstr(csv, "\nheuristic k_m 4 bits,") && strstr(csv, "\nheuristic first-last 7 "));
+    cr_expect(strstr(csv, "\nuniform q4_0 search,") && strstr(csv, "\nuniform int4-g128,"));
+    cr_expect(strstr(table, "Solver / best other") && strstr(table, " of 5 budgets."), "%s", table);
+    cr_expect(strstr(words, "](sweep.md)"));
+    free(csv);
+    free(table);
+    free(words);
+    outcome_free(&o);
+}
+
+Test(phase5, keep_may_have_another_base) {
+    struct outcome o = run_fast("--base int3-g32 --keep 1 --bits 3.5 --choices none");
+    double low = number(&o, "uniform int3-g32", "model_bytes"),
+           kept = number(&o, "keep 1", "model_bytes");
+    cr_expect(kept > low, "%g, %g", kept, low);
+    cr_expect(number(&o, "keep 1", "kld_mean") < number(&o, "uniform int3-g32", "kld_mean"));
+    cr_expect(number(&o, "solver, bytes of keep 1", "kld_mean") < number(&o, "keep 1", "kld_mean"));
+    number(&o, "uniform int4-g128", "kld_mean");
     outcome_free(&o);
 }
 
@@ -157,6 +204,8 @@ Test(phase5, mistakes_are_one_line) {
     refused("--bits 4 --fit 1GB", 2, "--bits, --size and --fit exclude each other");
     refused("--size big", 2, "--size is 'big', expected bytes such as 2.4GB");
     refused("--formats int9", 2, "no weight format is called 'int9'");
+    refused("--base f16", 2, "--base is 'f16', which is no format of fewer than 16 bits");
+    refused("--sweep 0.001", 2, "--sweep is 0.001, expected 0 or at least 0.01 bits");
     refused("--config 'int4 group 128'", 2, "which is no row of this phase");
     refused("--config 'uniform int9'", 2, "no weight format is called 'int9'");
     refused("--embeddings 8-4", 2, "--embeddings is '8-4', expected bits a weight");

@@ -206,7 +206,6 @@ Test(phases, failures_are_one_line_and_status_1) {
     expect_failure("phase1", "--model /no/such/folder", 1, "/no/such/folder");
     expect_failure("phase1", "--model nonsense", 1, "nonsense: no such folder");
     expect_failure("phase1", "--model %s --text /no/such/text", 1, "/no/such/text: No such file");
-    expect_failure("phase1", "--model %s --device cuda", 1, "no CUDA");
     expect_failure("phase2", "--model %s --tokens 1,512 --logits /dev/null", 1,
                    "token 512 is outside the model's vocabulary of 512");
     expect_failure("phase1", "--model %s --choices /dev/null", 1, "/dev/null: no questions");

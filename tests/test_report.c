@@ -187,7 +187,7 @@ Test(report, csv_quotes_by_rfc_4180) {
     cr_assert(strstr(text, "phase,model,arch,text,ctx,ppl_mode,threads,device,config,format,"
                            "bits_per_weight,model_bytes,") == text);
     cr_assert(strstr(text, "\n3,qwen2.5-3b,qwen2,\"a,\"\"b\"\".txt\",2048,full,2,cpu,fp16,f16,,"
-                           "5810000000,,,inf,,12345,"),
+                           "5810000000,,,,inf,,12345,"),
               "%s", text);
     cr_assert(strstr(text, ",\"one\ntwo\"\n3,"), "%s", text);
     free(text);

@@ -57,9 +57,30 @@ static void check_consistent(const struct instance *in, const struct solver_solu
     cr_assert(s->bound <= s->cost && isfinite(s->lambda));
 }
 
-// The example that write-up 05 works by hand: at 2.75 a byte the tensors' own choices take 20 bytes
-// and cost 36, nothing costs less than 30.5, and of the departures that cost less than the gap only
-// two together fit better.
+// The example that write-up 05 works by hand, and its first exercise.
+Test(solver, the_write_up_s_four_tensors) {
+    static const struct solver_choice tensors[4][2] = {
+        {{2, 10}, {4, 2}}, {{2, 6}, {4, 1}}, {{2, 5}, {5, 0.5}}, {{2, 1}, {4, 0.4}}};
+    static const struct {
+        size_t budget, bytes;
+        double cost;
+    } expected[] = {{8, 8, 22}, {10, 10, 14}, {11, 10, 14}, {12, 12, 9}, {14, 14, 8.4}};
+    struct instance in = instance_new(4);
+    for (size_t i = 0; i < 4; i++)
+        for (size_t j = 0; j < 2; j++)
+            add(&in, i, tensors[i][j].bytes, tensors[i][j].cost);
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        struct solver_solution s = solve(&in, expected[i].budget);
+        cr_expect(s.bytes == expected[i].bytes && fabs(s.cost - expected[i].cost) < 1e-12,
+                  "%zu bytes: %zu, %g", expected[i].budget, s.bytes, s.cost);
+        cr_expect(s.bound == s.cost);
+        solver_solution_free(&s);
+    }
+    instance_free(&in);
+}
+
+// At 2.75 a byte the tensors' own choices take 20 bytes and cost 36, nothing costs less than 30.5,
+// and of the departures that cost less than the gap only two together fit better.
 Test(solver, four_tensors_by_hand) {
     static const struct solver_choice tensors[4][3] = {
         {{2, 9}, {4, 2}, {8, 0}},   // q: in two, four or eight bits

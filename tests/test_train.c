@@ -77,7 +77,8 @@ static void check_equal(const struct trainer *a, const struct trainer *b) {
 }
 
 static char *temporary_folder(void) {
-    static char folder[] = "/tmp/nibble-train-XXXXXX";
+    static char folder[32];
+    strcpy(folder, "/tmp/nibble-train-XXXXXX");
     cr_assert(mkdtemp(folder));
     return folder;
 }
@@ -184,12 +185,13 @@ Test(train, rate_warms_up_and_follows_a_cosine) {
     cr_assert_float_eq(trainer_rate(&even, 8), 5.5e-3, 1e-12); // half way
 }
 
-Test(train, it_learns) {
+static void check_it_learns(double muon_lr) {
     struct trainer t;
     struct token_data data;
     struct error err = {0};
     struct train_options o = quick;
     o.n_steps = 60;
+    o.muon_lr = muon_lr;
     open_small(&t, &o);
     cr_assert(token_data_init(&data, text(), N_IDS, o.context, small.vocab, 1, &err));
     double before = trainer_evaluate(&t, &data);
@@ -201,9 +203,18 @@ Test(train, it_learns) {
     trainer_free(&t);
 }
 
-Test(train, threads_do_not_change_a_bit) {
+Test(train, it_learns) {
+    check_it_learns(0);
+}
+
+Test(train, it_learns_with_muon) {
+    check_it_learns(0.02);
+}
+
+static void check_threads(double muon_lr) {
     struct trainer one, three;
     struct train_options o = quick; // large enough for every loop to be shared
+    o.muon_lr = muon_lr;
     o.context = 128, o.micro_batch = 4;
     omp_set_num_threads(1);
     open_small(&one, &o);
@@ -216,20 +227,27 @@ Test(train, threads_do_not_change_a_bit) {
     trainer_free(&three);
 }
 
-Test(train, a_resumed_run_equals_an_uninterrupted_one) {
+Test(train, threads_do_not_change_a_bit) {
+    check_threads(0);
+    check_threads(0.02);
+}
+
+static void check_resumed(double muon_lr) {
+    struct train_options o = quick;
+    o.muon_lr = muon_lr;
     struct trainer whole, killed, resumed;
     struct error err = {0};
     const char *folder = temporary_folder();
     char path[100];
     snprintf(path, sizeof path, "%s/state.safetensors", folder);
-    open_small(&whole, &quick);
+    open_small(&whole, &o);
     run(&whole, 12);
-    open_small(&killed, &quick);
+    open_small(&killed, &o);
     run(&killed, 5);
     cr_assert(trainer_save(&killed, path, &err), "%s", err.message);
     run(&killed, 7); // lost: it is killed before the next checkpoint
     trainer_free(&killed);
-    open_small(&resumed, &quick);
+    open_small(&resumed, &o);
     cr_assert(trainer_restore(&resumed, path, &err), "%s", err.message);
     cr_assert_eq(resumed.step, 5);
     run(&resumed, 12);
@@ -237,6 +255,11 @@ Test(train, a_resumed_run_equals_an_uninterrupted_one) {
     trainer_free(&whole);
     trainer_free(&resumed);
     remove_files(folder);
+}
+
+Test(train, a_resumed_run_equals_an_uninterrupted_one) {
+    check_resumed(0);
+    check_resumed(0.02);
 }
 
 Test(train, another_run_s_state_is_refused) {
@@ -251,6 +274,10 @@ Test(train, another_run_s_state_is_refused) {
     cr_assert_not(trainer_restore(&t, path, &err));
     cr_assert(strstr(err.message, "a run of seed 7, batch 4, context 16 at step 0; expected 8"),
               "%s", err.message);
+    t.options.seed = 7;
+    t.options.muon_lr = 0.01;
+    cr_assert_not(trainer_restore(&t, path, &err));
+    cr_assert(strstr(err.message, "a run without Muon, expected one with it"), "%s", err.message);
     trainer_free(&t);
     struct train_shape other = small;
     other.vocab = 60;

@@ -6,10 +6,6 @@
 #include "kernels/cpu/weave.h"
 #include "tests/kernel_data.h"
 
-#define FOR_EACH_LEVEL(level)                                                                      \
-    for (enum cpu_level level = LEVEL_SCALAR; level < LEVEL_COUNT; level++)                        \
-        if (kernels_level_force(level) == level)
-
 static const int8_t curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                  1,    13,   25,  38,  53,  69,  89,  113};
 

@@ -221,7 +221,8 @@ int main(int argc, char **argv) {
         (ids = read_ids(job.ids ? job.ids : job.data, tokenizer, &n, &err))) {
         if (tokenizer && shape.eos < 0)
             shape.eos = tokenizer_eos(tokenizer);
-        if (trainer_init(&t, &shape, &job.options, ids, n, &err))
+        if (trainer_init(&t, &shape, &job.options, ids, n, &err) &&
+            (!job.init || network_import(&t.network, job.init, &err)))
             status = train(&job, &t, tokenizer, &err);
     }
     trainer_free(&t);

@@ -185,6 +185,9 @@ static bool check_together(const struct cli_options *o, struct error *err) {
     if (!o->tokens != !o->logits)
         return error_set(err, "--%s needs --%s too", o->tokens ? "tokens" : "logits",
                          o->tokens ? "logits" : "tokens");
+    if ((o->gpu_layers || o->emulate) && !o->cuda)
+        return error_set(err, "--%s needs --device cuda too",
+                         o->emulate ? "emulate" : "gpu-layers");
     if (o->system && !o->chat)
         return error_set(err, "--system needs --chat too");
     int32_t *ids = o->tokens ? cli_token_ids(o->tokens, "--tokens", &n, err) : NULL;

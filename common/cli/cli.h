@@ -32,7 +32,8 @@ struct cli_options {
     int isa; // 0: the best there is; else enum cpu_level + 1
     int threads, max_tokens;
     struct sampler_options sampling;
-    bool bench, quiet, chat, limits, cuda;
+    bool bench, quiet, chat, limits, cuda, emulate;
+    size_t gpu_layers; // 0: all
     bool search; // scales of least error, where formats are quantized
 };
 

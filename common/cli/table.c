@@ -84,10 +84,15 @@ static const struct {
 
     {"threads", "N", CLI_INT, AT(options.threads), 1, 1024, NULL, "Runtime",
      "worker threads [all cores]"},
-    {"isa", "best|scalar|avx2|avx512|vnni|amx", CLI_CHOICE, AT(options.isa), 0, 0, "best", "Runtime",
-     "use no better instructions than these"},
+    {"isa", "best|scalar|neon|dotprod|i8mm|avx2|avx512|vnni|amx", CLI_CHOICE, AT(options.isa), 0, 0,
+     "best", "Runtime", "use no better instructions than these"},
     {"device", "cpu|cuda", CLI_CHOICE, AT(device), 0, 0, "cpu", "Runtime",
      "where the arithmetic runs"},
+    {"gpu-layers", "N", CLI_SIZE, AT(options.gpu_layers), 0, 1000000, "0", "Runtime",
+     "with --device cuda: only the last N layers and the head on the GPU, the others on the CPU; "
+     "0: all"},
+    {"emulate", NULL, CLI_FLAG, AT(options.emulate), 0, 0, NULL, "Runtime",
+     "with --device cuda: run the GPU's kernels on the CPU, in an emulator; correct, and slow"},
     {"help", NULL, CLI_FLAG, AT(help), 0, 0, NULL, "Runtime",
      "print this and stop"},
     {"version", NULL, CLI_FLAG, AT(version), 0, 0, NULL, "Runtime",

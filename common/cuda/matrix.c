@@ -54,9 +54,9 @@ bool cuda_matrix_of(const struct quant_format *f, const void *data, size_t n, si
         return false;
     if (f->dtype == DTYPE_F16 || f->dtype == DTYPE_BF16)
         w->format = f->dtype == DTYPE_F16 ? CUDA_F16 : CUDA_BF16;
-    else if (f->bits == 8 && !f->zero_point)
+    else if (strncmp(f->name, "int8", 4) == 0 && !f->zero_point)
         w->format = CUDA_INT8;
-    else if (f->bits == 4)
+    else if (strncmp(f->name, "int4", 4) == 0) // other four bits mean other things
         w->format = CUDA_INT4;
     else
         return false;

@@ -7,6 +7,7 @@
 #include "core/memory.h"
 #include "core/timer.h"
 #include "eval/perplexity.h"
+#include "model/device.h"
 
 // ---- generation -------------------------------------------------------------------------------
 
@@ -17,6 +18,7 @@ struct run {
     struct token_stream stream;
     struct token_list history; // prompt and answer
     float *logits;             // [V]
+    bool on_device;            // the model's device samples too
 };
 
 static bool run_init(struct run *r, const struct tokenizer *t, const struct token_list *prompt,
@@ -41,16 +43,18 @@ static void run_free(struct run *r) {
     free(r->logits);
 }
 
-// Feeds history[from ..] and leaves the logits of the last token.
-static bool feed(struct run *r, size_t from, struct error *err) {
-    size_t n = r->history.n - from;
+// Feeds history[from, end), and leaves the logits of the last token if `wanted`.
+static bool feed(struct run *r, size_t from, size_t end, bool wanted, struct error *err) {
+    size_t n = end - from;
+    if (n == 0)
+        return true;
     int32_t *positions = memory_alloc(n, sizeof *positions, "positions", err);
     uint8_t *wants = memory_alloc(n, 1, "positions", err);
     bool ok = positions && wants;
     if (ok) {
         for (size_t i = 0; i < n; i++)
             positions[i] = (int32_t)(from + i);
-        wants[n - 1] = 1;
+        wants[n - 1] = wanted;
         struct batch b = {
             .n = n, .tokens = r->history.ids + from, .positions = positions, .wants_logits = wants};
         ok = model_forward(r->m, &r->kv, &b, r->logits, err);
@@ -58,6 +62,21 @@ static bool feed(struct run *r, size_t from, struct error *err) {
     free(positions);
     free(wants);
     return ok;
+}
+
+// Where the whole model and its sampler are on a device, it needs the prompt and goes on by itself.
+static bool start_on_device(struct run *r, size_t max_tokens, struct error *err) {
+    size_t n = r->history.n;
+    return model_decode_start(r->m, &r->kv, &r->sampler.options, r->history.ids, n, max_tokens,
+                              &r->on_device, err) &&
+           (!r->on_device || feed(r, 0, n - 1, false, err));
+}
+
+static bool next_token(struct run *r, size_t fed, int32_t *token, struct error *err) {
+    if (r->on_device)
+        return model_decode_next(r->m, &r->kv, token, err);
+    return feed(r, fed, r->history.n, true, err) &&
+           sampler_next(&r->sampler, r->logits, r->history.ids, r->history.n, token, err);
 }
 
 static bool append_text(char **text, size_t *size, const char *piece, struct error *err) {
@@ -87,10 +106,11 @@ static bool run_generation(struct run *r, size_t n_prompt, int32_t stop_token, s
     size_t size = 0, fed = 0;
     bool stop = false;
     double start = timer_now(), first = NAN, last = NAN;
+    if (!start_on_device(r, max_tokens, err))
+        return false;
     while (!stop && out->tokens.n < max_tokens) {
         int32_t token;
-        if (!feed(r, fed, err) ||
-            !sampler_next(&r->sampler, r->logits, r->history.ids, r->history.n, &token, err))
+        if (!next_token(r, fed, &token, err))
             return false;
         fed = r->history.n;
         double now = timer_now();
@@ -179,11 +199,17 @@ static bool time_run(struct timing *t, size_t n_prefill, size_t n_decode, double
     if (!model_forward(t->m, &t->kv, &b, t->logits, err))
         return false;
     *prefill = timer_now() - start;
+    bool on_device;
+    if (!model_decode_start(t->m, &t->kv, &(struct sampler_options){.repeat_penalty = 1}, t->tokens,
+                            n_prefill, n_decode, &on_device, err))
+        return false;
     for (size_t i = 0; i < n_decode; i++) {
+        int32_t token;
         struct batch one = {
             .n = 1, .tokens = t->tokens + n_prefill + i, .positions = t->positions + n_prefill + i};
         start = timer_now();
-        if (!model_forward(t->m, &t->kv, &one, t->logits, err))
+        if (!(on_device ? model_decode_next(t->m, &t->kv, &token, err)
+                        : model_forward(t->m, &t->kv, &one, t->logits, err)))
             return false;
         decode[i] = (float)(timer_now() - start);
     }

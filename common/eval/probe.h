@@ -19,7 +19,7 @@ struct probe {
     float *x;                                // [L + 1, n, H]
     float *reference_hidden;                 // [n, H] after the final norm
     float *logits, *p; // [n, V] the reference's, and its probabilities; NULL where they would take
-                       // more than 256 MB and are made again each time
+                       // more than 512 MB and are made again each time
     float *scratch;    // [2, n, H]
     struct kv_cache kv;
 };
@@ -41,10 +41,5 @@ bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld
 // Runs one layer of the base on the probe's tokens; observe sees its linears' inputs.
 bool probe_watch(struct probe *p, size_t layer, linear_observer *observe, void *user,
                  struct error *err);
-
-// KL divergence of q = softmax(logits) from p = softmax(reference), where q may be very close to p:
-// with d = logits - reference and x = d - Σ p d, it is log(1 + Σ p (eˣ - 1 - x)), a sum without
-// cancellation. p need not be normalised.
-double kl_of_change(const float *p, const float *reference, const float *logits, size_t v);
 
 #endif

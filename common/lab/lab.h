@@ -18,6 +18,7 @@
 #include "report/result.h"
 #include "text/tokenizer.h"
 
+struct cuda_backend;
 struct lab {
     const struct cli_program *program;
     struct cli_options options;
@@ -30,6 +31,8 @@ struct lab {
     struct eval_reference reference; // set by lab_baseline
     struct model *reference_model;   // of --activations int8, else NULL
     struct result_table table;
+    const struct cuda_backend *gpu; // of --device cuda, else NULL
+    char gpu_name[160];
     bool save; // --out is for the row that --config names
     bool done; // the flags asked for something that needs no rows, and it is done
 };

@@ -9,6 +9,8 @@
 #include "eval/generate.h"
 #include "io/npy.h"
 #include "kernels/cpu/kernels.h"
+#include "lab/gpu.h"
+#include "model/device.h"
 #include "quant/woven.h"
 #include "text/chat.h"
 
@@ -159,12 +161,27 @@ static bool measure_scores(struct lab *lab, const struct model *m, struct result
     return measure_quality(lab, m, row, err) && measure_choices(lab, m, row, err);
 }
 
+// The emulator's times mean nothing.
 static bool measure_engine(struct lab *lab, const struct model *m, struct result_row *row,
                            struct error *err) {
-    return measure_text(lab, m, row, err) && measure_speed(lab, m, row, err);
+    if (!measure_text(lab, m, row, err))
+        return false;
+    if (!lab->options.emulate)
+        return measure_speed(lab, m, row, err);
+    row->ttft_ms = NAN;
+    return true;
 }
 
-bool measure_row(struct lab *lab, struct model *m, struct result_row *row, struct error *err) {
+static bool measure_on_gpu(struct lab *lab, struct model *m, struct result_row *row,
+                           struct error *err) {
+    bool ok = gpu_place(lab, m, row->config, err) && measure_scores(lab, m, row, err) &&
+              (lab->done || measure_engine(lab, m, row, err));
+    gpu_leave(lab, m, row);
+    return ok;
+}
+
+static bool measure_on_cpu(struct lab *lab, struct model *m, struct result_row *row,
+                           struct error *err) {
     bool shared = m == lab->model, exact = !lab->options.int8_activations;
     struct model *engine = shared ? model_share(m, err) : m;
     bool ok = engine && (!exact || measure_scores(lab, m, row, err));
@@ -175,6 +192,11 @@ bool measure_row(struct lab *lab, struct model *m, struct result_row *row, struc
         lab->reference_model = engine; // later rows are compared with what it computed
     else if (shared)
         model_free(engine);
+    return ok;
+}
+
+bool measure_row(struct lab *lab, struct model *m, struct result_row *row, struct error *err) {
+    bool ok = (lab->gpu ? measure_on_gpu : measure_on_cpu)(lab, m, row, err);
     row->peak_rss_bytes = (double)memory_use().peak;
     if (ok && !lab->done)
         ok = result_table_add(&lab->table, row, err);

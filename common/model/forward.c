@@ -1,72 +1,17 @@
-// One forward pass for every architecture, told in order:
+// One forward pass for every architecture and device, told in order:
 //
 //     x = embedding[token]
 //     for each layer:  x += o( attention( rope(q(norm(x))), rope(k(norm(x))), v(norm(x)) ) )
 //                      x += down( silu(gate(norm(x))) * up(norm(x)) )
 //     logits = head(norm(x))
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
-#include "kernels/cpu/kernels.h"
-#include "model/arch.h"
-#include "model/model.h"
-#include "quant/format.h"
+#include "model/device.h"
 
-// Tokens that go through the layers together: enough to reuse each weight, few enough that the
-// activations of a 3 B model (512 × 32,768 × 4 bytes) stay under 70 MB.
-enum { BLOCK = 512 };
-
-// Activations of one block, T = up to BLOCK tokens.
-struct workspace {
-    float *x;                        // [T, H] the residual stream
-    float *normed;                   // [T, H]
-    float *q;                        // [T, A·D]
-    float *k, *v;                    // [T, B·D]
-    float *attention;                // [T, A·D]
-    float *gate, *up;                // [T, I]
-    float *sum;                      // [T, H] what a sub-layer adds to x
-    struct attention_query *queries; // [T]
-    float *memory;
-    linear_observer *observe; // NULL: nobody watches
-    void *user;
-};
-
-static bool workspace_init(struct workspace *ws, const struct model_config *c, size_t t,
-                           struct error *err) {
-    size_t q = c->n_heads * c->head_dim, kv = c->n_kv_heads * c->head_dim;
-    size_t per_token = 3 * c->hidden + 2 * q + 2 * kv + 2 * c->intermediate;
-    *ws = (struct workspace){0};
-    ws->memory = memory_alloc(t, per_token * sizeof(float), "activations", err);
-    ws->queries = memory_alloc(t, sizeof *ws->queries, "activations", err);
-    if (!ws->memory || !ws->queries)
-        return false;
-    float *at = ws->memory;
-    struct {
-        float **part;
-        size_t width;
-    } parts[] = {{&ws->x, c->hidden}, {&ws->normed, c->hidden},     {&ws->sum, c->hidden},
-                 {&ws->q, q},         {&ws->attention, q},          {&ws->k, kv},
-                 {&ws->v, kv},        {&ws->gate, c->intermediate}, {&ws->up, c->intermediate}};
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        *parts[i].part = at;
-        at += t * parts[i].width;
-    }
-    return true;
-}
-
-static void workspace_free(struct workspace *ws) {
-    free(ws->memory);
-    free(ws->queries);
-}
-
-static size_t sequence_of(const struct batch *b, size_t t) {
-    return b->sequences ? (size_t)b->sequences[t] : 0;
-}
-
-static bool check_batch(const struct model *m, const struct kv_cache *kv, const struct batch *b,
-                        struct error *err) {
+bool pass_check(const struct model *m, const struct kv_cache *kv, const struct batch *b,
+                struct error *err) {
     size_t limit = m->position_embedding.w.data ? m->config.max_context : kv->capacity;
     if (limit > kv->capacity)
         limit = kv->capacity;
@@ -84,203 +29,164 @@ static bool check_batch(const struct model *m, const struct kv_cache *kv, const 
     return true;
 }
 
-static void read_row(const struct linear *l, size_t row, float *out) {
-    const struct tensor *w = &l->w;
-    w->format->dequantize(w->format, w->data, w->shape[0], w->shape[1], row, 0, w->shape[1], out);
+bool pass_layer(struct pass *p, const struct device *d, size_t i, struct error *err) {
+    return d->norm(p, i, false, err) && // normed = norm(x)
+           d->project(p, i, err) &&     // q, k, v of normed; rotated; k and v to the cache
+           d->attend(p, i, err) &&      // over all cached positions up to the token's own
+           d->output(p, i, err) &&      // x += o(attention)
+           d->norm(p, i, true, err) &&  // normed = norm(x)
+           d->inner(p, i, err) &&       // silu(gate(normed)) * up(normed)
+           d->down(p, i, err);          // x += down(inner)
 }
 
-static void embed(const struct model *m, const struct batch *b, struct workspace *ws) {
-    size_t h = m->config.hidden;
-    for (size_t t = 0; t < b->n; t++) {
-        read_row(&m->embedding, (size_t)b->tokens[t], ws->x + t * h);
-        if (m->position_embedding.w.data) {
-            read_row(&m->position_embedding, (size_t)b->positions[t], ws->sum + t * h);
-            add_to(ws->x + t * h, ws->sum + t * h, h);
-        }
-    }
+// ---- where each layer runs ----------------------------------------------------------------------
+
+// Passes through the layers of [first, end) that the CPU has, and through those of the device.
+struct passes {
+    struct pass cpu, other;
+    const struct device *device; // of the other; NULL: there is none
+    size_t border;               // its layers start here
+    float *x;                    // [T, H] on the way from one to the other; NULL where none does
+};
+
+static size_t border_of(const struct model *m) {
+    return m->placed ? m->placed->first_layer : m->config.n_layers;
 }
 
-static void normalize(const struct model *m, const struct norm *n, const float *x, size_t rows,
-                      float *out) {
-    size_t h = m->config.hidden;
-    if (m->config.arch->layernorm)
-        layernorm(out, x, rows, h, n->gain, n->bias, m->config.norm_eps);
-    else
-        rmsnorm(out, x, rows, h, n->gain, m->config.norm_eps);
-}
-
-// Where the keys (or values) of a sequence's first head and position lie in this layer.
-static size_t cache_offset(const struct kv_cache *kv, size_t layer, size_t sequence) {
-    return (layer * kv->n_sequences + sequence) * kv->n_kv_heads * kv->capacity * kv->head_dim;
-}
-
-static void store_kv(const struct kv_cache *kv, size_t layer, const struct batch *b,
-                     const struct workspace *ws) {
-    size_t d = kv->head_dim, row = kv->n_kv_heads * d;
-    for (size_t t = 0; t < b->n; t++)
-        for (size_t head = 0; head < kv->n_kv_heads; head++) {
-            size_t to = cache_offset(kv, layer, sequence_of(b, t)) +
-                        (head * kv->capacity + (size_t)b->positions[t]) * d;
-            memcpy(kv->k + to, ws->k + t * row + head * d, d * sizeof(float));
-            memcpy(kv->v + to, ws->v + t * row + head * d, d * sizeof(float));
-        }
-}
-
-static void attend(const struct model *m, const struct kv_cache *kv, size_t layer,
-                   const struct batch *b, struct workspace *ws) {
-    const struct model_config *c = &m->config;
-    int32_t window = model_config_layer_windowed(c, layer) ? (int32_t)c->sliding_window : INT32_MAX;
-    for (size_t t = 0; t < b->n; t++) {
-        size_t at = cache_offset(kv, layer, sequence_of(b, t));
-        int32_t last = b->positions[t];
-        ws->queries[t] = (struct attention_query){.k = kv->k + at,
-                                                  .v = kv->v + at,
-                                                  .head_stride = kv->capacity * kv->head_dim,
-                                                  .first = last < window ? 0 : last - window + 1,
-                                                  .last = last};
-    }
-    attention(ws->attention, ws->q, b->n, c->n_heads, c->n_kv_heads, c->head_dim, ws->queries,
-              1.0f / sqrtf((float)c->head_dim));
-}
-
-// Linears that read the same x.
-static bool apply(const struct workspace *ws, float *const *y, const struct linear *const *l,
-                  size_t n, const float *x, size_t t, struct error *err) {
-    for (size_t i = 0; ws->observe && i < n; i++)
-        ws->observe(ws->user, l[i], x, t);
-    return linears_forward(y, l, n, x, t, err);
-}
-
-static bool apply_one(const struct workspace *ws, float *y, const struct linear *l, const float *x,
-                      size_t t, struct error *err) {
-    return apply(ws, &y, &l, 1, x, t, err);
-}
-
-static bool attention_block(const struct model *m, struct kv_cache *kv, size_t i,
-                            const struct batch *b, struct workspace *ws, struct error *err) {
-    const struct model_config *c = &m->config;
-    const struct layer *l = &m->layers[i];
-    size_t t = b->n, d = c->head_dim;
-    normalize(m, &l->attention_norm, ws->x, t, ws->normed);
-    float *const qkv[] = {ws->q, ws->k, ws->v};
-    if (!apply(ws, qkv, (const struct linear *const[]){&l->q, &l->k, &l->v}, 3, ws->normed, t, err))
-        return false;
-    if (l->q_norm) {
-        rmsnorm(ws->q, ws->q, t * c->n_heads, d, l->q_norm, c->norm_eps);
-        rmsnorm(ws->k, ws->k, t * c->n_kv_heads, d, l->k_norm, c->norm_eps);
-    }
-    if (m->inv_freq) {
-        rope(ws->q, c->n_heads * d, t, c->n_heads, d, b->positions, m->inv_freq);
-        rope(ws->k, c->n_kv_heads * d, t, c->n_kv_heads, d, b->positions, m->inv_freq);
-    }
-    store_kv(kv, i, b, ws);
-    attend(m, kv, i, b, ws);
-    if (!apply_one(ws, ws->sum, &l->o, ws->attention, t, err))
-        return false;
-    add_to(ws->x, ws->sum, t * c->hidden);
-    return true;
-}
-
-static bool mlp_block(const struct model *m, size_t i, size_t t, struct workspace *ws,
-                      struct error *err) {
-    const struct layer *l = &m->layers[i];
-    size_t inner = t * m->config.intermediate;
-    normalize(m, &l->mlp_norm, ws->x, t, ws->normed);
-    float *const both[] = {ws->up, ws->gate};
-    if (!apply(ws, both, (const struct linear *const[]){&l->up, &l->gate},
-               m->config.arch->gelu ? 1 : 2, ws->normed, t, err))
-        return false;
-    if (m->config.arch->gelu)
-        gelu_tanh(ws->up, ws->up, inner);
-    else
-        silu_mul(ws->up, ws->gate, ws->up, inner);
-    if (!apply_one(ws, ws->sum, &l->down, ws->up, t, err))
-        return false;
-    add_to(ws->x, ws->sum, t * m->config.hidden);
-    return true;
-}
-
-static bool forward_block(const struct model *m, struct kv_cache *kv, const struct batch *b,
-                          struct workspace *ws, float *hidden, struct error *err) {
-    embed(m, b, ws);
-    for (size_t i = 0; i < m->config.n_layers; i++)
-        if (!attention_block(m, kv, i, b, ws, err) || !mlp_block(m, i, b->n, ws, err))
+// observe: the CPU's way alone, whatever is placed elsewhere.
+static bool passes_open(struct passes *ps, const struct model *m, struct kv_cache *kv, size_t first,
+                        size_t end, size_t tokens, linear_observer *observe, void *user,
+                        struct error *err) {
+    struct pass p = {.m = m, .kv = kv, .observe = observe, .user = user};
+    tokens = tokens < PASS_TOKENS ? tokens : PASS_TOKENS;
+    *ps = (struct passes){.cpu = p, .other = p, .border = border_of(m)};
+    if (ps->border < end) {
+        if (observe)
+            return error_set(err, "layers on the %s cannot be watched", m->placed->device->name);
+        ps->device = m->placed->device;
+        if (first < ps->border)
+            ps->x = memory_alloc(tokens, m->config.hidden * sizeof *ps->x, "activations", err);
+        if (!ps->device->open(&ps->other, tokens, err) || (first < ps->border && !ps->x))
             return false;
-    normalize(m, &m->final_norm, ws->x, b->n, hidden);
-    return true;
+    }
+    return ps->border <= first || device_cpu.open(&ps->cpu, tokens, err);
 }
 
-// Tokens [t, t + at most BLOCK) of a batch.
+static void passes_close(struct passes *ps) {
+    device_cpu.close(&ps->cpu);
+    if (ps->device)
+        ps->device->close(&ps->other);
+    free(ps->x);
+}
+
+// The pass that layer i goes through, and its device.
+static struct pass *pass_of(struct passes *ps, size_t i, const struct device **d) {
+    bool cpu = !ps->device || i < ps->border;
+    *d = cpu ? &device_cpu : ps->device;
+    return cpu ? &ps->cpu : &ps->other;
+}
+
+static bool passes_begin(struct passes *ps, const struct batch *b, struct error *err) {
+    ps->cpu.b = ps->other.b = b;
+    return !ps->device || ps->device->begin(&ps->other, err);
+}
+
+// Layers [first, end), x handed over where the device changes.
+static bool run_layers(struct passes *ps, size_t first, size_t end, struct error *err) {
+    bool ok = true;
+    for (size_t i = first; ok && i < end; i++) {
+        const struct device *d;
+        struct pass *p = pass_of(ps, i, &d);
+        if (i > first && i == ps->border)
+            ok = device_cpu.get(&ps->cpu, ps->x, err) && d->put(p, ps->x, err);
+        ok = ok && pass_layer(p, d, i, err);
+    }
+    return ok;
+}
+
+static bool run_all(struct passes *ps, const struct batch *b, float *hidden, struct error *err) {
+    size_t n = ps->cpu.m->config.n_layers;
+    const struct device *first_device, *last_device;
+    struct pass *first = pass_of(ps, 0, &first_device), *last = pass_of(ps, n - 1, &last_device);
+    return passes_begin(ps, b, err) && first_device->embed(first, err) &&
+           run_layers(ps, 0, n, err) && last_device->finish(last, hidden, err);
+}
+
+// Tokens [t, t + at most PASS_TOKENS) of a batch.
 static struct batch part_of(const struct batch *b, size_t t) {
-    return (struct batch){.n = b->n - t < BLOCK ? b->n - t : BLOCK,
+    return (struct batch){.n = b->n - t < PASS_TOKENS ? b->n - t : PASS_TOKENS,
                           .tokens = b->tokens + t,
                           .positions = b->positions + t,
                           .sequences = b->sequences ? b->sequences + t : NULL};
 }
 
+// ---- what callers see ---------------------------------------------------------------------------
+
 bool model_hidden(const struct model *m, struct kv_cache *kv, const struct batch *b, float *hidden,
                   struct error *err) {
-    if (!check_batch(m, kv, b, err))
+    if (!pass_check(m, kv, b, err))
         return false;
-    struct workspace ws;
-    bool ok = workspace_init(&ws, &m->config, b->n < BLOCK ? b->n : BLOCK, err);
-    for (size_t t = 0; ok && t < b->n; t += BLOCK) {
+    struct passes ps;
+    bool ok = passes_open(&ps, m, kv, 0, m->config.n_layers, b->n, NULL, NULL, err);
+    for (size_t t = 0; ok && t < b->n; t += PASS_TOKENS) {
         struct batch part = part_of(b, t);
-        ok = forward_block(m, kv, &part, &ws, hidden + t * m->config.hidden, err);
+        ok = run_all(&ps, &part, hidden + t * m->config.hidden, err);
     }
-    workspace_free(&ws);
+    passes_close(&ps);
     return ok;
 }
 
 bool model_embed(const struct model *m, const struct kv_cache *kv, const struct batch *b, float *x,
                  struct error *err) {
-    if (!check_batch(m, kv, b, err))
+    if (!pass_check(m, kv, b, err))
         return false;
-    struct workspace ws = {
-        .x = x, .sum = memory_alloc(b->n, m->config.hidden * sizeof(float), "embeddings", err)};
-    if (!ws.sum)
-        return false;
-    embed(m, b, &ws);
-    free(ws.sum);
-    return true;
+    struct pass p = {.m = m};
+    bool ok = device_cpu.open(&p, b->n < PASS_TOKENS ? b->n : PASS_TOKENS, err);
+    for (size_t t = 0; ok && t < b->n; t += PASS_TOKENS) {
+        struct batch part = part_of(b, t);
+        p.b = &part;
+        ok = device_cpu.embed(&p, err) && device_cpu.get(&p, x + t * m->config.hidden, err);
+    }
+    device_cpu.close(&p);
+    return ok;
 }
 
 bool model_run_layers(const struct model *m, struct kv_cache *kv, const struct batch *b,
                       size_t first, size_t end, float *x, linear_observer *observe, void *user,
                       struct error *err) {
-    size_t h = m->config.hidden;
     if (first > end || end > m->config.n_layers)
         return error_set(err, "layers %zu to %zu of a model that has %zu", first, end,
                          m->config.n_layers);
-    if (!check_batch(m, kv, b, err))
+    if (!pass_check(m, kv, b, err))
         return false;
-    struct workspace ws;
-    bool ok = workspace_init(&ws, &m->config, b->n < BLOCK ? b->n : BLOCK, err);
-    ws.observe = observe;
-    ws.user = user;
-    for (size_t t = 0; ok && t < b->n; t += BLOCK) {
+    struct passes ps;
+    bool ok = passes_open(&ps, m, kv, first, end, b->n, observe, user, err);
+    for (size_t t = 0; ok && first < end && t < b->n; t += PASS_TOKENS) {
         struct batch part = part_of(b, t);
-        memcpy(ws.x, x + t * h, part.n * h * sizeof *x);
-        for (size_t i = first; ok && i < end; i++)
-            ok = attention_block(m, kv, i, &part, &ws, err) && mlp_block(m, i, part.n, &ws, err);
-        memcpy(x + t * h, ws.x, part.n * h * sizeof *x);
+        const struct device *in, *out;
+        struct pass *from = pass_of(&ps, first, &in), *to = pass_of(&ps, end - 1, &out);
+        ok = passes_begin(&ps, &part, err) && in->put(from, x + t * m->config.hidden, err) &&
+             run_layers(&ps, first, end, err) && out->get(to, x + t * m->config.hidden, err);
     }
-    workspace_free(&ws);
+    passes_close(&ps);
     return ok;
-}
-
-void model_final_norm(const struct model *m, const float *x, size_t n, float *hidden) {
-    normalize(m, &m->final_norm, x, n, hidden);
 }
 
 bool model_logits(const struct model *m, const float *hidden, size_t n, float *logits,
                   struct error *err) {
-    return linear_forward(logits, &m->head, hidden, n, err);
+    const struct device *d = m->placed ? m->placed->device : &device_cpu;
+    return d->logits(m, hidden, n, logits, err);
 }
 
 bool model_forward(const struct model *m, struct kv_cache *kv, const struct batch *b, float *logits,
                    struct error *err) {
     size_t h = m->config.hidden, wanted = 0;
+    bool done = false;
+    if (m->placed && m->placed->first_layer == 0) {
+        if (!pass_check(m, kv, b, err) ||
+            !m->placed->device->forward(m, kv, b, logits, &done, err) || done)
+            return done;
+    }
     float *hidden = memory_alloc(b->n, h * sizeof *hidden, "hidden states", err);
     bool ok = hidden && model_hidden(m, kv, b, hidden, err);
     for (size_t t = 0; ok && t < b->n; t++) // those that want logits move to the front
@@ -289,4 +195,23 @@ bool model_forward(const struct model *m, struct kv_cache *kv, const struct batc
     ok = ok && (wanted == 0 || model_logits(m, hidden, wanted, logits, err));
     free(hidden);
     return ok;
+}
+
+bool model_decode_start(const struct model *m, struct kv_cache *kv, const struct sampler_options *o,
+                        const int32_t *history, size_t n, size_t max_tokens, bool *done,
+                        struct error *err) {
+    *done = false;
+    return !m->placed || m->placed->first_layer > 0 ||
+           m->placed->device->decode_start(m, kv, o, history, n, max_tokens, done, err);
+}
+
+bool model_decode_next(const struct model *m, struct kv_cache *kv, int32_t *token,
+                       struct error *err) {
+    return m->placed->device->decode_next(m, kv, token, err);
+}
+
+void model_detach(struct model *m) {
+    if (m->placed)
+        m->placed->device->detach(m);
+    m->placed = NULL;
 }

@@ -2,7 +2,7 @@
 
 #include "core/memory.h"
 #include "kernels/cpu/huge.h"
-#include "model/model.h"
+#include "model/device.h"
 
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
                    size_t capacity, struct error *err) {
@@ -25,12 +25,16 @@ bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_s
 }
 
 void kv_cache_free(struct kv_cache *kv) {
+    if (kv->placed)
+        kv->placed->device->cache_free(kv);
     huge_free(kv->k, kv->bytes);
     huge_free(kv->v, kv->bytes);
     *kv = (struct kv_cache){0};
 }
 
 void kv_cache_copy(struct kv_cache *kv, size_t from, size_t to, size_t n) {
+    if (kv->placed)
+        kv->placed->device->cache_copy(kv, from, to, n);
     size_t head = kv->capacity * kv->head_dim, sequence = kv->n_kv_heads * head;
     for (size_t layer = 0; layer < kv->n_layers; layer++)
         for (size_t b = 0; b < kv->n_kv_heads; b++) {

@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/memory.h"
 #include "model/arch.h"
+#include "model/device.h"
 #include "model/packed.h"
 #include "model/rope_scaling.h"
 #include "quant/format.h"
@@ -386,6 +387,7 @@ struct model *model_share(const struct model *source, struct error *err) {
     m->files = NULL;
     m->gguf = NULL;
     m->source = source;
+    m->placed = NULL;
     m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err);
     if (!m->layers) {
         free(m);
@@ -415,6 +417,7 @@ static void free_norm(struct norm *n) {
 void model_free(struct model *m) {
     if (!m)
         return;
+    model_detach(m);
     if (m->layers) {
         model_visit_linears(m, free_linear, m);
         for (size_t i = 0; i < m->config.n_layers && !m->source; i++) {

@@ -42,6 +42,7 @@ struct model {
     struct safetensors *files;  // the mapped checkpoint; NULL in a model made from another …
     struct gguf_weights *gguf;  // … or from a GGUF file, which is then here
     const struct model *source; // what it was made from: everything it does not own is that one's
+    struct placement *placed;   // model/device.h: what of it is on a GPU; NULL: nothing
 };
 
 // Loads a checkpoint folder or a GGUF file. Only norms and biases are copied (to float32), GPT-2's
@@ -76,6 +77,7 @@ struct kv_cache {
     size_t n_kv_heads, head_dim;
     float *k, *v; // [L][sequence][B][capacity][D]
     size_t bytes; // of each
+    struct device_cache *placed; // what a device keeps of it, made when it is first used
 };
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,
                    size_t capacity, struct error *err);

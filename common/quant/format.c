@@ -33,7 +33,8 @@ const struct quant_format *const quant_formats[] = {
     PACKED_WIDTH(4),
     PACKED_WIDTH(3),
     PACKED_WIDTH(2),
-    QUANT_GGML_FORMATS(GGML_ROW) NULL,
+    QUANT_GGML_FORMATS(GGML_ROW) &quant_nf4,
+    NULL,
 };
 
 const struct quant_format *quant_format_find(const char *name) {

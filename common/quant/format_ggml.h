@@ -1,4 +1,5 @@
-// What the block formats of GGUF files share; for common/quant/format_ggml*.c and their tests only.
+// What block formats share, most of them those of GGUF files; for the files that define them
+// (common/quant/format_ggml*.c, format_nf4.c) and their tests only.
 //
 // A row is k / block_weights blocks, one after another, and a block has everything its weights
 // need. A row whose k is no multiple of block_weights has no bytes: `bytes` says false, `quantize`
@@ -104,6 +105,9 @@ static inline float ggml_round_f16(float scale) {
 static inline float ggml_inverse(float scale) {
     return fabsf(scale) >= 0x1p-126f ? 1 / scale : 0;
 }
+
+// The type of a format that GGUF files do not have.
+enum { GGML_NO_TYPE = -1 };
 
 // A row of the table, from value_id, encode_id and, in a file that simd.h compiles, unpack_id
 // wrapped by GGML_DEQUANTIZE.

@@ -125,8 +125,8 @@ static void keep_better_super(const struct ggml_kind *kind, const struct ggml_le
 void ggml_search_super(const struct ggml_tile *t, const struct ggml_kind *kind,
                        const struct ggml_effort *e, struct ggml_levels *best) {
     float scale[TILE], min[TILE] = {0};
-    struct ggml_levels l;
-    struct ggml_sums s;
+    struct ggml_levels l = {0};
+    struct ggml_sums s = {0};
     if (kind->mins)
         ggml_search_min(t, kind->grid.hi, true, e, scale, min);
     else

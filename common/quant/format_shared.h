@@ -41,6 +41,8 @@ bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t
 #define QUANT_DECLARE(id) extern const struct quant_format quant_##id;
 QUANT_GGML_FORMATS(QUANT_DECLARE)
 
+extern const struct quant_format quant_nf4;
+
 // The interval of n weights, widened to include 0: lo <= 0 <= hi. NaN or infinite if a weight is.
 struct quant_range {
     float lo, hi;

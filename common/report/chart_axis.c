@@ -110,8 +110,9 @@ static void label_linear(struct axis *a, double step) {
     }
 }
 
-static void linear_ticks(struct axis *a, int n) {
-    double step = round_step(a->max - a->min, n);
+static void linear_ticks(struct axis *a, const struct axis_wish *wish) {
+    double step = round_step(a->max - a->min, wish->n_ticks);
+    step = wish->whole ? fmax(step, 1) : step;
     double first = ceil(a->min / step - 1e-9), last = floor(a->max / step + 1e-9);
     for (double i = first; i <= last && i < first + AXIS_MAX_TICKS; i++)
         add_tick(a, i * step);
@@ -131,7 +132,7 @@ static struct axis linear_axis(double low, double high, struct axis_wish wish) {
         a.min = step * floor(low / step + 1e-9);
         a.max = step * ceil(high / step - 1e-9);
     }
-    linear_ticks(&a, wish.n_ticks);
+    linear_ticks(&a, &wish);
     return a;
 }
 
@@ -173,7 +174,7 @@ static void ten_ticks(struct axis *a, int n) {
         return;
     }
     a->n_ticks = a->n_minor = 0;
-    linear_ticks(a, n);
+    linear_ticks(a, &(struct axis_wish){.n_ticks = n});
 }
 
 // The next 1, 2 or 5 times a power of ten below.

@@ -20,6 +20,7 @@ struct axis_wish {
     bool log;
     bool round;         // widen the range to whole ticks
     bool powers_of_two; // log axes: ticks at 32, 64, 128 …
+    bool whole;         // linear axes: no ticks between whole numbers
     int n_ticks;        // about so many
 };
 

@@ -77,6 +77,17 @@ static bool all_powers_of_two(const struct chart *c) {
     return true;
 }
 
+// Numbers of layers, say.
+static bool all_whole(const struct chart *c) {
+    for (size_t s = 0; s < c->n_series; s++)
+        for (size_t i = 0; i < n_x(&c->series[s]); i++) {
+            double x = series_x(&c->series[s], i);
+            if (chart_usable(x) && x != floor(x))
+                return false;
+        }
+    return true;
+}
+
 static void scale_x(const struct chart *c, const struct canvas *canvas, struct plot *p,
                     struct range r) {
     struct axis_wish wish = {.log = c->x_log, .n_ticks = canvas->width / 130};
@@ -86,6 +97,7 @@ static void scale_x(const struct chart *c, const struct canvas *canvas, struct p
         return;
     }
     wish.powers_of_two = c->x_log && all_powers_of_two(c);
+    wish.whole = !any_kind(c, CHART_HISTOGRAM) && all_whole(c);
     bool flush = any_kind(c, CHART_HISTOGRAM); // its bars end at the frame
     double share = flush ? 0 : any_kind(c, CHART_SCATTER) ? 0.06 : 0.02;
     if (c->x_log) {

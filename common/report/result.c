@@ -9,8 +9,8 @@
 #define OFFSET(key) offsetof(struct result_row, key)
 #define WHOLE(offset)                                                                              \
     ((offset) == OFFSET(model_bytes) || (offset) == OFFSET(file_bytes) ||                          \
-     (offset) == OFFSET(peak_rss_bytes) || (offset) == OFFSET(ppl_tokens) ||                       \
-     (offset) == OFFSET(accuracy_n))
+     (offset) == OFFSET(peak_rss_bytes) || (offset) == OFFSET(vram_bytes) ||                       \
+     (offset) == OFFSET(ppl_tokens) || (offset) == OFFSET(accuracy_n))
 
 #define X(key) {#key, OFFSET(key), WHOLE(OFFSET(key))},
 const struct result_key result_keys[RESULT_N_KEYS] = {RESULT_NUMBERS(X)};

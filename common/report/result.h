@@ -15,6 +15,7 @@
     X(model_bytes)                                                                                 \
     X(file_bytes)                                                                                  \
     X(peak_rss_bytes)                                                                              \
+    X(vram_bytes)                                                                                  \
     X(ppl)                                                                                         \
     X(nll)                                                                                         \
     X(ppl_tokens)                                                                                  \

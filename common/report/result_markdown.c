@@ -34,6 +34,7 @@ static const struct column columns[] = {
     {"Size", OFFSET(model_bytes), STYLE_BYTES},
     {"File", OFFSET(file_bytes), STYLE_BYTES},
     {"Peak RSS", OFFSET(peak_rss_bytes), STYLE_BYTES},
+    {"VRAM", OFFSET(vram_bytes), STYLE_BYTES},
     {"Quantize s", OFFSET(quantize_s), STYLE_3},
     {"TTFT ms", OFFSET(ttft_ms), STYLE_3},
     {"Prefill t/s", OFFSET(prefill_tps), STYLE_3},

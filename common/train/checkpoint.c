@@ -11,14 +11,15 @@
 
 // ---- the state ----------------------------------------------------------------------------------
 
-enum { COUNTERS = 4, STATE_TENSORS = 4 };
+enum { COUNTERS = 5, STATE_TENSORS = 4 };
 
-// Step, and what the order of the data depends on.
+// Step, what the order of the data depends on, and what the moments are.
 static void counters_of(const struct trainer *t, int64_t out[COUNTERS]) {
     out[0] = (int64_t)t->step;
     out[1] = (int64_t)t->options.seed;
     out[2] = (int64_t)t->options.batch;
     out[3] = (int64_t)t->options.context;
+    out[4] = t->options.muon_lr > 0;
 }
 
 static struct tensor vector_of(const char *name, enum dtype type, size_t n, void *data) {
@@ -74,7 +75,10 @@ bool trainer_restore(struct trainer *t, const char *path, struct error *err) {
     bool ok = find_state(&file, wanted, found, path, err);
     if (ok) {
         memcpy(theirs, found[3]->data, sizeof theirs);
-        if (memcmp(mine + 1, theirs + 1, sizeof mine - sizeof *mine) != 0 || theirs[0] < 0)
+        if (mine[4] != theirs[4])
+            ok = error_set(err, "%s: a run %s Muon, expected one %s it", path,
+                           theirs[4] ? "with" : "without", mine[4] ? "with" : "without");
+        else if (memcmp(mine + 1, theirs + 1, sizeof mine - sizeof *mine) != 0 || theirs[0] < 0)
             ok = error_set(err,
                            "%s: a run of seed %lld, batch %lld, context %lld at step %lld; "
                            "expected %lld, %lld, %lld",

@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "train/adamw.h"
+#include "train/muon.h"
 #include "train/pages.h"
 
 static bool check_options(const struct train_options *o, struct error *err) {
@@ -12,12 +13,28 @@ static bool check_options(const struct train_options *o, struct error *err) {
         return error_set(err, "a batch of %zu windows does not divide into parts of %zu", o->batch,
                          o->micro_batch);
     if (!(o->lr > 0) || !(o->beta1 >= 0 && o->beta1 < 1) || !(o->beta2 >= 0 && o->beta2 < 1) ||
-        !(o->eps > 0) || !(o->decay >= 0) || !(o->clip >= 0))
+        !(o->eps > 0) || !(o->muon_lr >= 0) || !(o->momentum >= 0 && o->momentum < 1) ||
+        !(o->decay >= 0) || !(o->clip >= 0))
         return error_set(err,
                          "learning rate %g, betas %g %g, eps %g, decay %g, clip %g: out of "
                          "range",
                          o->lr, o->beta1, o->beta2, o->eps, o->decay, o->clip);
     return true;
+}
+
+// The layers' matrices; the embedding is a table of vectors, not a map between hidden states.
+static bool is_hidden_matrix(const struct train_params *p, size_t i) {
+    return i > 0 && i < train_final_norm(p) && p->list[i].n_dims == 2 && p->list[i].size > 0;
+}
+
+// Enough for the largest of them.
+static float *alloc_muon_space(const struct train_params *p, struct error *err) {
+    size_t most = 0;
+    for (size_t i = 0; i < p->n; i++) {
+        size_t space = muon_space(p->list[i].shape[0], p->list[i].shape[1]);
+        most = is_hidden_matrix(p, i) && space > most ? space : most;
+    }
+    return pages_alloc(most, "Muon's matrices", err);
 }
 
 bool trainer_init(struct trainer *t, const struct train_shape *shape,
@@ -34,7 +51,9 @@ bool trainer_init(struct trainer *t, const struct train_shape *shape,
         t->moment2 = pages_alloc(t->network.params.total, "moments", err);
         t->tokens = memory_alloc(micro * context, sizeof(int32_t), "batch", err);
         t->targets = memory_alloc(micro * context, sizeof(int32_t), "batch", err);
-        ok = t->moment1 && t->moment2 && t->tokens && t->targets;
+        t->muon_space = options->muon_lr > 0 ? alloc_muon_space(&t->network.params, err) : NULL;
+        ok = t->moment1 && t->moment2 && t->tokens && t->targets &&
+             (t->muon_space || !(options->muon_lr > 0));
     }
     if (!ok) {
         trainer_free(t);
@@ -49,6 +68,7 @@ void trainer_free(struct trainer *t) {
     token_data_free(&t->data);
     free(t->moment1);
     free(t->moment2);
+    free(t->muon_space);
     free(t->tokens);
     free(t->targets);
     *t = (struct trainer){0};
@@ -73,11 +93,26 @@ static double run_windows(struct trainer *t, struct token_data *data, uint64_t f
                         gradients);
 }
 
+static void move_hidden(struct trainer *t, const struct train_param *p, double part, double scale) {
+    const struct train_options *o = &t->options;
+    const struct muon muon = {.lr = o->muon_lr * part,
+                              .momentum = o->momentum,
+                              .decay = o->decay,
+                              .gradient_scale = scale};
+    float *values = t->network.values + p->offset;
+    muon_update(values, t->network.grads + p->offset, t->moment1 + p->offset, p->shape[0],
+                p->shape[1], &muon, t->muon_space);
+}
+
 static void update_weights(struct trainer *t, double lr, double scale) {
     const struct train_options *o = &t->options;
     struct network *net = &t->network;
     for (size_t p = 0; p < net->params.n; p++) {
         const struct train_param *param = &net->params.list[p];
+        if (o->muon_lr > 0 && is_hidden_matrix(&net->params, p)) {
+            move_hidden(t, param, lr / o->lr, scale);
+            continue;
+        }
         struct adamw a = {.lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps};
         a.decay = param->n_dims == 2 ? o->decay : 0.0;
         a.gradient_scale = scale;

@@ -14,7 +14,9 @@ struct train_options {
     size_t batch, micro_batch; // windows per step; per forward pass (they must divide)
     uint64_t n_steps, warmup;
     double lr, min_lr; // peak; where the cosine ends
+    double muon_lr;    // peak for the layers' matrices, moved by Muon; 0: AdamW moves them too
     double beta1, beta2, eps;
+    double momentum;   // Muon's
     double decay; // of matrices; gains and biases do not decay
     double clip;  // largest norm of the gradient; 0: none
     uint64_t seed;
@@ -25,7 +27,8 @@ struct trainer {
     struct train_options options;
     struct network network;
     struct token_data data;
-    float *moment1, *moment2;  // AdamW's
+    float *moment1, *moment2;  // AdamW's; Muon's momentum in the first
+    float *muon_space;
     int32_t *tokens, *targets; // of a micro-batch
     uint64_t step;             // steps done
 };

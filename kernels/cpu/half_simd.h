@@ -15,6 +15,8 @@ INLINE vec f16_vec(halves h) {
     return (vec)_mm512_cvtph_ps((__m256i)h);
 #elif LANES == 8
     return (vec)_mm256_cvtph_ps((__m128i)h);
+#elif SIMD_NEON
+    return (vec)vcvt_f32_f16((float16x4_t)h);
 #else
     // Exponent and mantissa, moved into place, are the value times 2^-112, subnormals included;
     // exponent 31 (infinity and NaN) must become 255.

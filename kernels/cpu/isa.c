@@ -10,8 +10,13 @@
 #include <unistd.h>
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512"};
-static const char *const level_names[LEVEL_COUNT] = {"scalar", "avx2", "avx512", "vnni", "amx"};
+static const char *const level_names[LEVEL_COUNT] = {"scalar", "neon",   "dotprod", "i8mm",
+                                                   "avx2",   "avx512", "vnni",    "amx"};
 
 // What kernels_level() answers, plus one; 0 until it is first asked.
 static _Atomic int level_in_force;
@@ -44,12 +49,34 @@ static enum cpu_level level_of_cpu(void) {
     // Every CPU with AVX2 has F16C, which clang 14 cannot be asked for.
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         return LEVEL_AVX2;
-#endif
     return LEVEL_SCALAR;
+#elif defined(__aarch64__)
+    unsigned long dotprod = 0, i8mm = 0;
+#if defined(__linux__)
+    enum { HAS_ASIMDDP = 1 << 20, HAS_2_I8MM = 1 << 13 };
+    dotprod = getauxval(AT_HWCAP) & HAS_ASIMDDP;
+    i8mm = getauxval(AT_HWCAP2) & HAS_2_I8MM;
+#endif
+    return !dotprod ? LEVEL_NEON : !i8mm ? LEVEL_DOTPROD : LEVEL_I8MM;
+#else
+    return LEVEL_SCALAR;
+#endif
+}
+
+// Whether CPUs of this kind can have it at all.
+static bool level_is_known(enum cpu_level level) {
+#if defined(__x86_64__)
+    return level == LEVEL_SCALAR || level >= LEVEL_AVX2;
+#elif defined(__aarch64__)
+    return level <= LEVEL_I8MM;
+#else
+    return level == LEVEL_SCALAR;
+#endif
 }
 
 enum cpu_level kernels_level_force(enum cpu_level level) {
-    enum cpu_level best = level_of_cpu(), chosen = level < best ? level : best;
+    enum cpu_level best = level_of_cpu();
+    enum cpu_level chosen = level_is_known(level) && level < best ? level : best;
     atomic_store_explicit(&level_in_force, (int)chosen + 1, memory_order_relaxed);
     return chosen;
 }

@@ -3,7 +3,7 @@
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
 // version. The fast versions are written once over vectors as wide as a register (foo_simd.h) and
 // compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
-// scalar, avx2, avx512, vnni, amx). Sums have one order, whatever the number of threads and however
+// scalar, avx2, avx512, vnni, amx; on ARM scalar, neon, dotprod, i8mm). Sums have one order, whatever the number of threads and however
 // many rows come together: a token decoded alone and one prefilled with others get the same bits.
 // Dimension letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
@@ -21,10 +21,13 @@ const char *kernels_isa_name(enum isa isa);
 // of that width. Returns what is now in force.
 enum isa kernels_isa_force(enum isa isa);
 
-// The same in finer steps: AVX-512's integer dot products, and matrix tiles, are not in every CPU
-// that has its vectors.
+// The same in finer steps: integer dot products, and matrix tiles, are not in every CPU that has the
+// vectors.
 enum cpu_level {
-    LEVEL_SCALAR, // SSE2, or NEON
+    LEVEL_SCALAR,  // SSE2 or NEON, as the compiler uses them
+    LEVEL_NEON,    // 64-bit ARM, all of them
+    LEVEL_DOTPROD, // and sdot: dot products of four int8
+    LEVEL_I8MM,    // and smmla: 2 x 8 int8 times 8 x 2
     LEVEL_AVX2,
     LEVEL_AVX512,
     LEVEL_VNNI, // AVX-512 with VNNI
@@ -35,6 +38,7 @@ enum cpu_level kernels_level(void);
 const char *kernels_level_name(enum cpu_level level);
 // The level of that name; LEVEL_COUNT if there is none.
 enum cpu_level kernels_level_find(const char *name);
+// Use this one from now on, or the CPU's best if that is less or the level is of other CPUs.
 enum cpu_level kernels_level_force(enum cpu_level level);
 
 // ---- matmul.c ----------------------------------------------------------------------------------
@@ -114,6 +118,19 @@ void add_to(float *y, const float *x, size_t n);
 // log Σ e^x[i], computed around the maximum; the building block of NLL and KL divergence.
 double log_sum_exp(const float *x, size_t n);
 double log_sum_exp_ref(const float *x, size_t n);
+
+// ---- divergence.c -----------------------------------------------------------------------------
+
+// KL divergence of q = softmax(logits) from p = softmax(reference), where q may be very close to p:
+// with d = logits - reference and x = d - Σ p d, it is log(1 + Σ p (eˣ - 1 - x)), a sum without
+// cancellation. p need not be normalised. All [v]. Relative error below 2e-6 beside the logits' own
+// rounding.
+double kl_of_change(const float *p, const float *reference, const float *logits, size_t v);
+double kl_of_change_ref(const float *p, const float *reference, const float *logits, size_t v);
+
+// p = softmax(logits), normalised to 1e-6.
+void probabilities(const float *logits, size_t v, float *p);
+void probabilities_ref(const float *logits, size_t v, float *p);
 
 // ---- attention.c ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#define SIMD_VNNI
 #define SIMD_BODY "matmul_i8_simd.h"
 #include "simd.h"
 
@@ -48,17 +49,6 @@ void matmul_i8_ref(float *y, size_t y_stride, const int8_t *q, const float *x_sc
         }
 }
 
-static void dot_panel(uint32_t (*sums)[I8_PANEL], const int8_t *q, size_t m, const int8_t *w,
-                      size_t n, size_t k) {
-#if defined(__x86_64__)
-    if (kernels_isa() == ISA_AVX512 && !__builtin_cpu_supports("avx512vnni")) {
-        dot_panel_i8_avx2(sums, q, m, w, n, k);
-        return;
-    }
-#endif
-    SIMD_CALL(dot_panel_i8, sums, q, m, w, n, k);
-}
-
 static void scale_row(float *y, const uint32_t *sums, size_t n, float x_scale, const float *w_scale,
                       size_t w_scale_step, const float *bias) {
     for (size_t j = 0; j < n; j++)
@@ -74,7 +64,8 @@ void matmul_i8(float *y, size_t y_stride, const int8_t *q, const float *x_scale,
         size_t rows = min_size(I8_PANEL, n - row);
         for (size_t i = 0; i < m; i++) {
             if (i % I8_TILE == 0)
-                dot_panel(sums, q + i * k, min_size(I8_TILE, m - i), w + row * k, rows, k);
+                SIMD_CALL(dot_panel_i8, sums, q + i * k, min_size(I8_TILE, m - i), w + row * k,
+                          rows, k);
             scale_row(y + i * y_stride + row, sums[i % I8_TILE], rows, x_scale[i],
                       w_scale + row * w_scale_step, w_scale_step, bias ? bias + row : NULL);
         }

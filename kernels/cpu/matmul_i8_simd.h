@@ -65,6 +65,28 @@ INLINE i8_bytes i8_load(const int8_t *p, size_t n) {
 INLINE uvec i8_dot(uvec acc, i8_bytes q, i8_bytes w) {
     return acc + (uvec)_mm256_madd_epi16(q, w);
 }
+#elif SIMD_NEON
+#define I8_TARGET
+#define I8_STEP 16
+#define I8_Q (SIMD_NEON == 1 ? 4 : I8_TILE)
+typedef int8x16_t i8_bytes;
+
+INLINE i8_bytes i8_load(const int8_t *p, size_t n) {
+    i8_bytes bytes = {0};
+    memcpy(&bytes, p, n < I8_STEP ? n : I8_STEP);
+    return bytes;
+}
+
+// Without sdot, two products at a time are added in 16 bits: 2 * 127 * 128 < 2^15.
+INLINE uvec i8_dot(uvec acc, i8_bytes q, i8_bytes w) {
+#if SIMD_NEON >= 2
+    return (uvec)vdotq_s32((int32x4_t)acc, q, w);
+#else
+    int16x8_t products = vmull_s8(vget_low_s8(q), vget_low_s8(w));
+    products = vmlal_high_s8(products, q, w);
+    return (uvec)vpadalq_s16((int32x4_t)acc, products);
+#endif
+}
 #else
 #define I8_TARGET
 #define I8_Q 1
@@ -77,7 +99,7 @@ INLINE uint32_t i8_start(const int8_t *q, size_t k) {
 }
 #endif
 
-#if LANES == 4
+#if LANES == 4 && !SIMD_NEON
 // sums[0][j] += q · w_j; the compiler makes vectors of it.
 INLINE void i8_tile_of(const int m, uint32_t (*sums)[I8_PANEL], const int8_t *q,
                        const int8_t *const w[4], size_t stride, size_t columns) {

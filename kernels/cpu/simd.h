@@ -1,16 +1,20 @@
-// One text, three instruction sets.
+// One text, several instruction sets.
 //
 // A file foo_simd.h is written over `vec`: LANES floats, one register. foo.c says
 //
 //     #define SIMD_BODY "foo_simd.h"
 //     #include "simd.h"
 //
-// and gets every SIMD(function) of it three times: function_avx512 (LANES 16), function_avx2 (8)
-// and function_scalar (4: SSE2 or NEON, which every 64-bit x86 or ARM has). SIMD_CALL(function,
-// ...) calls the one that kernels_isa() names. Vectors are GCC's vector extensions, which add and
-// multiply like numbers; `acc += a * b` becomes one fused multiply-add where the instruction set
-// has it. With SIMD_VNNI defined before, function_avx512 may use VNNI's dot products, and SIMD_CALL
-// calls function_avx2 on a CPU that has AVX-512 without them.
+// and gets every SIMD(function) of it once per instruction set: function_avx512 (LANES 16),
+// function_avx2 (8) and function_scalar (4: SSE2 or NEON, which every 64-bit x86 or ARM has, without
+// intrinsics). SIMD_CALL(function, ...) calls the best that kernels_level() allows. Vectors are
+// GCC's vector extensions, which add and multiply like numbers; `acc += a * b` becomes one fused
+// multiply-add where the instruction set has it. With SIMD_VNNI defined before, the text has integer
+// dot products: function_avx512 may use VNNI's, and SIMD_CALL calls function_avx2 on a CPU that has
+// AVX-512 without them.
+//
+// On ARM, SIMD_NEON counts what the text may use: 1 NEON's intrinsics (function_neon) and, with
+// SIMD_VNNI, 2 sdot (function_dotprod) and 3 smmla (function_i8mm) too.
 #ifndef NIBBLE_SIMD_H
 #define NIBBLE_SIMD_H
 
@@ -40,6 +44,18 @@
     (kernels_level() >= SIMD_AVX512_FROM ? name##_avx512(__VA_ARGS__)                              \
      : kernels_level() >= LEVEL_AVX2     ? name##_avx2(__VA_ARGS__)                                \
                                          : name##_scalar(__VA_ARGS__))
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#ifdef SIMD_VNNI
+#define SIMD_CALL(name, ...)                                                                       \
+    (kernels_level() >= LEVEL_I8MM      ? name##_i8mm(__VA_ARGS__)                                 \
+     : kernels_level() >= LEVEL_DOTPROD ? name##_dotprod(__VA_ARGS__)                              \
+     : kernels_level() >= LEVEL_NEON    ? name##_neon(__VA_ARGS__)                                 \
+                                        : name##_scalar(__VA_ARGS__))
+#else
+#define SIMD_CALL(name, ...)                                                                       \
+    (kernels_level() >= LEVEL_NEON ? name##_neon(__VA_ARGS__) : name##_scalar(__VA_ARGS__))
+#endif
 #else
 #define SIMD_CALL(name, ...) name##_scalar(__VA_ARGS__)
 #endif
@@ -101,6 +117,68 @@ typedef uint64_t sixteen_bytes __attribute__((vector_size(16)));
 #undef LANES
 #undef SIMD_SUFFIX
 
+#elif defined(__aarch64__)
+
+// Everything else is compiled with -ffp-contract=off on ARM (Makefile): what must equal a reference
+// bit for bit may not be fused in one place and not in the other.
+#ifdef __clang__
+#pragma STDC FP_CONTRACT ON
+#else
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=fast")
+#endif
+
+#ifdef SIMD_VNNI
+#define SIMD_SUFFIX i8mm
+#define SIMD_NEON 3
+#define LANES 4
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("arch=armv8.2-a+dotprod+i8mm"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod+i8mm")
+#endif
+#include "simd_vec.h"
+#include SIMD_BODY
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef LANES
+#undef SIMD_NEON
+#undef SIMD_SUFFIX
+
+#define SIMD_SUFFIX dotprod
+#define SIMD_NEON 2
+#define LANES 4
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("arch=armv8.2-a+dotprod"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=armv8.2-a+dotprod")
+#endif
+#include "simd_vec.h"
+#include SIMD_BODY
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef LANES
+#undef SIMD_NEON
+#undef SIMD_SUFFIX
+#endif
+
+#define SIMD_SUFFIX neon
+#define SIMD_NEON 1
+#define LANES 4
+#include "simd_vec.h"
+#include SIMD_BODY
+#undef LANES
+#undef SIMD_NEON
+#undef SIMD_SUFFIX
+
 #endif
 
 #define SIMD_SUFFIX scalar
@@ -109,6 +187,14 @@ typedef uint64_t sixteen_bytes __attribute__((vector_size(16)));
 #include SIMD_BODY
 #undef LANES
 #undef SIMD_SUFFIX
+
+#if defined(__aarch64__)
+#ifdef __clang__
+#pragma STDC FP_CONTRACT OFF
+#else
+#pragma GCC pop_options
+#endif
+#endif
 
 #undef SIMD_BODY
 #endif

@@ -12,6 +12,9 @@
 #define weave_tile SIMD(weave_tile)
 #define weave_tile_of SIMD(weave_tile_of)
 #define store_rows SIMD(store_rows)
+#if SIMD_NEON
+#include "weave_neon_simd.h"
+#endif
 
 // acc += the products of four quads of codes with four quads of activations, each the same in every
 // lane. AVX2 adds pairs in 16 bits: unsigned codes of 4 or 5 bits let four such sums be added there
@@ -47,6 +50,8 @@ INLINE ivec dot_quads(const int bits, const bool table, ivec acc, const ivec w[4
                         : _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), ones));
     }
     acc = (ivec)sum;
+#elif SIMD_NEON
+    acc = neon_dot_quads(bits == 8 || table, acc, w, q);
 #else
     for (int i = 0; i < 4; i++) {
         int8_t bytes[4 * LANES];
@@ -112,7 +117,13 @@ INLINE void weave_tile_of(const int bits, const bool table, const enum weave_sca
 #pragma GCC unroll 4
             for (int r = 0; r < R; r++)
                 sums[r][m] = (ivec){0} - zero * sum[(size_t)m * x->units + u];
-        unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, token == 0, sums);
+#if SIMD_NEON == 3
+        if (M % 2 == 0)
+            i8mm_unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, sums);
+        else
+#endif
+            unit_sums(bits, table, R, M, w, rows, q, x->q_stride, from / 16, to / 16, token == 0,
+                      sums);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
             if (token == 0) // the scales of the stream's next block: too few to be foreseen
@@ -206,6 +217,9 @@ WEAVE_TILE(1, 8)
 #else
 WEAVE_TILE(2, 1)
 #endif
+#if SIMD_NEON // 32 registers
+WEAVE_TILE(2, 8)
+#endif
 
 // `rows` rows from `row` on (a multiple of 16), all tokens. Few tokens: four vectors at a time, so
 // that memory has four streams to fetch from; more: two, each unpacked for up to eight tokens.
@@ -233,11 +247,17 @@ static void SIMD(weave_rows)(const struct weave *w, const struct weave_x *x, siz
         }
 #else
         step = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+#if SIMD_NEON
+        if (left >= 8) {
+            step = 8;
+            WEAVE_CALL(2, 8);
+        }
+#endif
         if (step == 4) {
             WEAVE_CALL(2, 4);
         } else if (step == 2) {
             WEAVE_CALL(2, 2);
-        } else {
+        } else if (step == 1) {
             WEAVE_CALL(4, 1);
             WEAVE_CALL(2, 1);
         }

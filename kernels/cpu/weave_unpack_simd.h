@@ -41,6 +41,8 @@ INLINE ivec table_of(ivec codes, const int8_t *table) {
 #elif LANES == 8
     __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)table));
     return (ivec)_mm256_shuffle_epi8(t, (__m256i)codes);
+#elif SIMD_NEON
+    return (ivec)vqtbl1q_s8(vld1q_s8(table), (uint8x16_t)codes);
 #else
     uint8_t bytes[4 * LANES];
     memcpy(bytes, &codes, sizeof bytes);

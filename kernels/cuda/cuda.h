@@ -78,6 +78,7 @@ struct cuda_description {
     unsigned sm_mhz, memory_mhz; // as they are now; 0: unknown
 };
 
+struct cuda_ops;
 struct cuda_backend {
     const char *name;
     const struct cuda_kernel *const *kernels; // NULL-terminated, in the ladder's order
@@ -96,9 +97,29 @@ struct cuda_backend {
     // 10^9 bytes per second of a large copy within the GPU, bytes read plus bytes written; NULL in
     // the emulator.
     const char *(*copy_speed)(double *gb_s);
+
+    // What a whole model needs besides.
+    const struct cuda_ops *ops; // forward.h
+    const char *(*memory)(size_t *free, size_t *total);
+    void *(*allocate_host)(size_t bytes); // pinned: copied from and to directly
+    void (*release_host)(void *p);
+    void *(*stream_open)(void); // NULL: no memory, or the emulator, which needs none
+    void (*stream_close)(void *stream);
+    // Copies in the order of the stream; the host's side is from allocate_host.
+    const char *(*send)(void *to, const void *from, size_t bytes, void *stream);
+    const char *(*fetch)(void *to, const void *from, size_t bytes, void *stream);
+    const char *(*wait)(void *stream);
+    // Between these two, what is started on the stream is noted instead of run: one launch for all
+    // of a decode step, as often as wanted.
+    const char *(*capture)(void *stream);
+    const char *(*captured)(void *stream, void **graph);
+    const char *(*replay)(void *graph, void *stream);
+    void (*graph_free)(void *graph);
 };
 
 extern const struct cuda_backend cuda_emulator;
+// For tests: the emulator's card has this much memory from now on (8 GiB at first).
+void cuda_emulator_memory(size_t bytes);
 // NULL, and why in *why: built without nvcc, no driver, no GPU.
 const struct cuda_backend *cuda_device(const char **why);
 

@@ -33,7 +33,7 @@ void cuda_allow_shared(const void *kernel, size_t bytes) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
-const char *cuda_launched(const cuda_call *, const char *kernel) {
+const char *cuda_launched(const char *kernel) {
     return failed(cudaGetLastError(), kernel);
 }
 
@@ -79,7 +79,7 @@ static const char *describe(cuda_description *d) {
 static void *allocate(size_t bytes) {
     void *p = nullptr;
     if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess ||
-        cudaMemset(p, 0, bytes) != cudaSuccess) {
+        cudaMemset(p, 0, bytes) != cudaSuccess || cudaStreamSynchronize(0) != cudaSuccess) {
         cudaGetLastError(); // said once, by NULL
         return nullptr;
     }
@@ -90,8 +90,11 @@ static void release(void *p) {
     cudaFree(p);
 }
 
+// Complete when it returns: from memory that is not pinned cudaMemcpy may still be on its way, and
+// a model's stream does not wait for the default one.
 static const char *upload(void *to, const void *from, size_t bytes) {
-    return failed(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "upload");
+    TRY(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice));
+    return failed(cudaStreamSynchronize(0), "upload");
 }
 
 static const char *download(void *to, const void *from, size_t bytes) {
@@ -102,6 +105,79 @@ static const char *run(const cuda_kernel *kernel, const cuda_call *call) {
     if (const char *why = kernel->run(call))
         return why;
     return failed(cudaStreamSynchronize((cudaStream_t)call->stream), kernel->name);
+}
+
+// ---- whole models
+// --------------------------------------------------------------------------------
+
+static const char *memory(size_t *free, size_t *total) {
+    return failed(cudaMemGetInfo(free, total), "memory");
+}
+
+static void *allocate_host(size_t bytes) {
+    void *p = nullptr;
+    if (cudaMallocHost(&p, bytes ? bytes : 1) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    return p;
+}
+
+static void release_host(void *p) {
+    cudaFreeHost(p);
+}
+
+static void *stream_open() {
+    cudaStream_t stream = nullptr;
+    if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    return stream;
+}
+
+static void stream_close(void *stream) {
+    if (stream)
+        cudaStreamDestroy((cudaStream_t)stream);
+}
+
+static const char *send(void *to, const void *from, size_t bytes, void *stream) {
+    return failed(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream),
+                  "upload");
+}
+
+static const char *fetch(void *to, const void *from, size_t bytes, void *stream) {
+    return failed(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream),
+                  "download");
+}
+
+static const char *wait(void *stream) {
+    return failed(cudaStreamSynchronize((cudaStream_t)stream), "the GPU");
+}
+
+static const char *begin_capture(void *stream) {
+    return failed(cudaStreamBeginCapture((cudaStream_t)stream, cudaStreamCaptureModeRelaxed),
+                  "graph");
+}
+
+static const char *end_capture(void *stream, void **graph) {
+    cudaGraph_t noted = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    *graph = nullptr;
+    TRY(cudaStreamEndCapture((cudaStream_t)stream, &noted));
+    cudaError_t e = cudaGraphInstantiate(&exec, noted, 0);
+    cudaGraphDestroy(noted);
+    *graph = exec;
+    return failed(e, "graph");
+}
+
+static const char *replay_graph(void *graph, void *stream) {
+    return failed(cudaGraphLaunch((cudaGraphExec_t)graph, (cudaStream_t)stream), "graph");
+}
+
+static void graph_free(void *graph) {
+    if (graph)
+        cudaGraphExecDestroy((cudaGraphExec_t)graph);
 }
 
 // ---- timing
@@ -212,8 +288,29 @@ static const cuda_kernel *const kernels[] = {
 };
 
 static const cuda_backend device = {
-    "cuda",         kernels,          on_gpu::describe, on_gpu::allocate,   on_gpu::release,
-    on_gpu::upload, on_gpu::download, on_gpu::run,      on_gpu::time_calls, on_gpu::copy_speed,
+    "cuda",
+    kernels,
+    on_gpu::describe,
+    on_gpu::allocate,
+    on_gpu::release,
+    on_gpu::upload,
+    on_gpu::download,
+    on_gpu::run,
+    on_gpu::time_calls,
+    on_gpu::copy_speed,
+    &on_gpu::ops,
+    on_gpu::memory,
+    on_gpu::allocate_host,
+    on_gpu::release_host,
+    on_gpu::stream_open,
+    on_gpu::stream_close,
+    on_gpu::send,
+    on_gpu::fetch,
+    on_gpu::wait,
+    on_gpu::begin_capture,
+    on_gpu::end_capture,
+    on_gpu::replay_graph,
+    on_gpu::graph_free,
 };
 
 extern "C" const struct cuda_backend *cuda_device(const char **why) {

@@ -19,19 +19,31 @@
 #define LAUNCH(kernel, grid, block, shared, call, ...)                                             \
     (cuda_allow_shared((const void *)(kernel), shared),                                            \
      kernel<<<grid, block, shared, (cudaStream_t)(call)->stream>>>(__VA_ARGS__),                   \
-     cuda_launched(call, #kernel))
+     cuda_launched(#kernel))
 // clang-format on
 #else
 #include "kernels/cuda/emulate.h"
 #define SHARED(type, name) type *name = reinterpret_cast<type *>(emulate::current->shared)
 #define LAUNCH(kernel, grid, block, shared, call, ...)                                             \
-    emulate_launched(call, #kernel,                                                                \
-                     emulate::launch(grid, block, shared,                                          \
-                                     (enum emulate::schedule)(call)->schedule,                     \
-                                     [=] { kernel(__VA_ARGS__); }))
+    emulate_start(#kernel, grid, block, shared, (call)->schedule, kernel, __VA_ARGS__)
 #endif
 
 namespace NIBBLE_CUDA {
+
+#ifndef __CUDACC__
+// Runs a kernel, or notes it while a graph is captured; arguments are copied now, as a launch does.
+template <class... Parameters, class... Arguments>
+const char *emulate_start(const char *name, dim3 grid, dim3 block, size_t shared, int schedule,
+                          void (*kernel)(Parameters...), Arguments... arguments) {
+    auto launch = [=] {
+        auto body = [=] { kernel(arguments...); };
+        return emulate_launched(
+            name, emulate::launch(grid, block, shared, (enum emulate::schedule)schedule, body));
+    };
+    return emulate_graph_add(&launch, sizeof launch,
+                             [](const void *l) { return (*(const decltype(launch) *)l)(); });
+}
+#endif
 
 template <class To, class From> __device__ __forceinline__ To bits_as(From from) {
     static_assert(sizeof(To) == sizeof(From), "same size");

@@ -125,8 +125,7 @@ inline const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-// ---- waiting
-// -------------------------------------------------------------------------------------
+// ---- waiting -----------------------------------------------------------------------------------
 
 // Hands over to the scheduler; comes back when the thread is READY again, or never.
 EMULATOR inline void wait_as(state s) {
@@ -178,8 +177,7 @@ EMULATOR inline void meet(unsigned mask, meeting_act *act, void *argument, place
         wait_as(AT_MEETING);
 }
 
-// ---- running blocks
-// --------------------------------------------------------------------------------
+// ---- running blocks ----------------------------------------------------------------------------
 
 EMULATOR inline void thread_start() {
     machine *m = current;
@@ -229,8 +227,7 @@ EMULATOR inline void make_order(machine *m, unsigned *order, unsigned n) {
         order[i] = m->order == BACKWARD ? n - 1 - i : i;
     for (unsigned i = n; m->order == SHUFFLED && i > 1; i--) {
         unsigned j = random_below(m, i), swap = order[i - 1];
-        order[i - 1] = order[j];
-        order[j] = swap;
+        order[i - 1] = order[j], order[j] = swap;
     }
 }
 
@@ -274,17 +271,27 @@ inline const char *run(dim3 grid, dim3 block, size_t shared_bytes, enum schedule
                  blocks, n, shared_bytes);
         return message;
     }
-    machine *m = (machine *)calloc(1, sizeof *m);
+    // Kept from launch to launch: a forward pass has hundreds of them.
+    static machine *kept;
+    static char *stacks;
+    static size_t n_stacks;
+    machine *m = kept = kept ? kept : (machine *)calloc(1, sizeof *kept);
+    if (n > n_stacks) {
+        if (stacks)
+            fiber_stacks_free(stacks, n_stacks);
+        stacks = fiber_stacks(n);
+        n_stacks = stacks ? n : 0;
+    }
     unsigned *turn = (unsigned *)malloc(blocks * sizeof *turn);
     char *shared =
         shared_bytes ? (char *)aligned_alloc(128, shared_bytes + (-shared_bytes & 127)) : nullptr;
-    char *stacks = fiber_stacks(n);
     bool ready = m && turn && stacks && (shared || !shared_bytes);
     if (ready) {
         // The end of the allocation, not its start, is the kernel's: one byte too far is outside.
         m->shared = shared ? shared + (-shared_bytes & 127 & ~15u) : nullptr;
         m->grid = grid, m->block = block, m->stacks = stacks, m->shared_bytes = shared_bytes;
         m->barrier_epoch = epoch, m->order = order, m->kernel = kernel, m->arguments = arguments;
+        m->fences = 0, m->random = 0, m->failed = false, m->message[0] = '\0';
         current = m;
         make_order(m, turn, (unsigned)blocks);
         for (size_t i = 0; i < blocks && !m->failed; i++) {
@@ -299,11 +306,7 @@ inline const char *run(dim3 grid, dim3 block, size_t shared_bytes, enum schedule
         snprintf(message, sizeof message, "no memory for a block of %zu threads", n);
     }
     bool ok = ready && !m->failed;
-    if (stacks)
-        fiber_stacks_free(stacks, n);
-    free(shared);
-    free(turn);
-    free(m);
+    free(shared), free(turn);
     return ok ? nullptr : message;
 }
 
@@ -316,8 +319,7 @@ const char *launch(dim3 grid, dim3 block, size_t shared_bytes, enum schedule ord
 
 } // namespace emulate
 
-// ---- what a kernel sees
-// -----------------------------------------------------------------------------
+// ---- what a kernel sees ------------------------------------------------------------------------
 
 #define threadIdx (emulate::current->now->index)
 #define blockIdx (emulate::current->block_index)

@@ -23,12 +23,17 @@ extern const cuda_kernel kernel_dequantize, kernel_naive, kernel_warp, kernel_wi
 #ifdef __CUDACC__
 // Raises the kernel's limit of dynamic shared memory where a launch needs more than 48 KB.
 void cuda_allow_shared(const void *kernel, size_t bytes);
-const char *cuda_launched(const cuda_call *call, const char *kernel);
+const char *cuda_launched(const char *kernel);
 // c[m, n] = x[m, k] · wᵀ through cuBLAS, w [n, k] in halves; a message if it is not to be had.
 const char *cublas_matmul(const cuda_call *call, const void *w, unsigned w_stride);
 #else
-const char *emulate_launched(const cuda_call *call, const char *kernel, const char *message);
+const char *emulate_launched(const char *kernel, const char *message);
+// Calls run(launch), or keeps the bytes of `launch` (which must be copyable as such) for the graph.
+const char *emulate_graph_add(const void *launch, size_t bytes,
+                              const char *(*run)(const void *launch));
 #endif
+
+extern const cuda_ops ops; // op_rows.cu
 
 inline unsigned divide_up(size_t a, size_t b) {
     return (unsigned)((a + b - 1) / b);

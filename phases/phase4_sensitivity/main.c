@@ -6,8 +6,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "core/file.h"
 #include "core/memory.h"
+#include "core/timer.h"
 #include "eval/probe.h"
 #include "eval/sensitivity_report.h"
 #include "lab/analysis.h"
@@ -144,12 +147,44 @@ static bool report(const struct lab *lab, const struct sensitivity *s, const cha
     return ok;
 }
 
+// lbl_cost.md: what the analysis took, and how good what was not measured is.
+static bool write_cost(const struct lab *lab, const struct sensitivity *s, double seconds,
+                       double processor_seconds, const char *folder, struct error *err) {
+    struct file_writer w;
+    char *path = path_join(folder, "lbl_cost.md", err);
+    bool ok = path && file_writer_open(&w, path, err);
+    size_t measured = 0;
+    free(path);
+    if (!ok)
+        return false;
+    for (size_t i = 0; i < s->n_tensors * s->n_formats; i++)
+        measured += s->cells[i].bytes && !isnan(s->cells[i].kld_measured);
+    fprintf(
+        w.stream,
+        "%zu layers, %zu tensors, %zu formats, %zu tokens: %.0f seconds on %d threads, %.0f of "
+        "the processors, a peak of %.2f GB (the checkpoint's %.2f GB are mapped). %zu of %zu combinations were "
+        "measured, the others estimated",
+        lab->model->config.n_layers, s->n_tensors, s->n_formats, s->tokens, seconds,
+        lab->options.threads, processor_seconds, (double)memory_use().peak / 1e9,
+        (double)model_bytes(lab->model) / 1e9, measured, s->n_tensors * s->n_formats);
+    if (s->check.cells > 1)
+        fprintf(w.stream, "; over %zu that have both the rank correlation is %.3f", s->check.cells,
+                s->check.rank_correlation);
+    fprintf(w.stream, ".\n");
+    return file_writer_commit(&w, err);
+}
+
 static bool analyse(struct lab *lab, const struct quant_format *const *formats, size_t n,
                     const char *folder, struct error *err) {
     struct sensitivity s;
+    double start = timer_now();
+    clock_t worked = clock();
+    memory_peak_reset();
     if (!lab_sensitivity(lab, formats, n, &options, folder, &s, err))
         return false;
-    bool ok = report(lab, &s, folder, err);
+    bool ok = write_cost(lab, &s, timer_now() - start, (double)(clock() - worked) / CLOCKS_PER_SEC,
+                         folder, err) &&
+              report(lab, &s, folder, err);
     for (size_t f = 0; ok && f < n; f++)
         ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err) &&
              sum_row(lab, &s, f, err);

@@ -17,9 +17,9 @@
 static const char FORMATS[] =
     "int2-g64-zp,int2-g32-zp,int2-g16-zp,int3-g128,int3-g128-zp,int3-g64,int3-g32-zp,int4-g128,"
     "int4-g128-zp,int4-g64,int4-g64-zp,int4-g32-zp,int5-g128,int5-g64,int5-g64-zp,int6-g128,"
-    "int6-g64,int8-g128,int8-g32,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_xs";
+    "int6-g64,int8-g128,int8-g32,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_xs,nf4";
 
-static struct study_options options = {.formats = FORMATS, .rounds = -1, .mixes = -1};
+static struct study_options options = {.formats = FORMATS, .rounds = -1, .mixes = -1, .sweep = -1};
 static int target;
 
 // clang-format off
@@ -34,8 +34,10 @@ static const struct cli_flag flags[] = {
     {"keep", "N", CLI_SIZE, &options.keep, 0, 10000, "0",
      "layers that stay in 16 bit for the row 'keep N', the most sensitive (0: an eighth)",
      "Budget"},
+    {"base", "FORMAT", CLI_TEXT, &options.base, 1, 0, NULL,
+     "the format of the others in that row, which gets a row of its own too [int4-g128]", "Budget"},
     {"formats", "LIST", CLI_TEXT, &options.formats, 1, 0, NULL,
-     "candidates, joined by ','; the checkpoint's own 16 bits are always one [25 from 2 to 8 bits]",
+     "candidates, joined by ','; the checkpoint's own 16 bits are always one [26 from 2 to 8 bits]",
      "Mixing"},
     {"target", "any|gguf", CLI_CHOICE, &target, 0, 0, "any",
      "gguf: only candidates that have a type in GGUF files", "Mixing"},
@@ -53,6 +55,11 @@ static const struct cli_flag flags[] = {
      "Mixing"},
     {"mixes", "N", CLI_INT, &options.mixes, 0, 10000, NULL,
      "random mixes to check predictions on [32 if that is quick, else 0]", "Mixing"},
+    {"sweep", "BITS", CLI_FLOAT, &options.sweep, 0, 8, NULL,
+     "solve and measure other budgets too, so far apart; 0: none [0.25 if that is quick, else 1]",
+     "Mixing"},
+    {"lbl-dump-dir", "DIR", CLI_TEXT, &options.folder, 1, 0, NULL,
+     "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>]", "Mixing"},
 };
 // clang-format on
 
@@ -60,10 +67,13 @@ static const struct cli_program program = {
     .name = "phase5",
     .phase = 5,
     .summary = "Mixed precision: the best mix of formats for the bytes there are.",
-    .examples = "./phase5                                        the bytes of uniform INT4\n"
-                "./phase5 --bits 3.5 --group-kernels\n"
-                "./phase5 --model qwen2.5-3b --limit 20000 --fit 4GB --ctx 4096 --out models/mix\n"
-                "./phase3 --recipe results/bundled/recipe.txt    what it found, in any phase\n",
+    .examples =
+        "./phase5                                        the bytes of uniform INT4\n"
+        "./phase5 --bits 3.5 --group-kernels\n"
+        "./phase5 --base nf4 --keep 1 --bits 4.5        the original study's mix, and what\n"
+        "                                               else its bytes can do\n"
+        "./phase5 --model qwen2.5-3b --limit 20000 --fit 4GB --ctx 4096 --out models/mix\n"
+        "./phase3 --recipe results/bundled/recipe.txt    what it found, in any phase\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof *flags,
 };
@@ -142,11 +152,13 @@ static bool uniform_rows(struct study *st, struct error *err) {
     return ok;
 }
 
-// The picks of the original study: INT4 in groups of 128, the N layers that it hurts most in 16
-// bits. Ranked by the format that phase 4 ranks by.
+// The picks of the original study: four bits everywhere, but for the N layers that they hurt most,
+// which stay in 16.
 static bool keep_picks(const struct study *st, size_t n, size_t *picks, struct error *err) {
-    size_t layers = st->lab->model->config.n_layers, low = sensitivity_main_format(&st->s);
+    size_t layers = st->lab->model->config.n_layers, low = 0;
     size_t high = st->s.n_formats - 1; // the checkpoint's own
+    while (st->s.formats[low] != st->base)
+        low++;
     double *damage = memory_alloc(layers, sizeof *damage, "layers", err);
     if (!damage)
         return false;
@@ -190,9 +202,9 @@ static bool keep_rows(struct study *st, struct error *err) {
 
 static bool heuristic_rows(struct study *st, struct error *err) {
     bool ok = true;
-    for (size_t i = 0; ok && i < st->n_found; i++)
-        if (strncmp(st->found[i].name, "heuristic", 9) == 0)
-            ok = mix_row(st, st->found[i].picks, st->found[i].name, err);
+    for (size_t i = 0; ok && i < st->found.n; i++)
+        if (strncmp(st->found.list[i].name, "heuristic", 9) == 0)
+            ok = mix_row(st, st->found.list[i].picks, st->found.list[i].name, err);
     return ok;
 }
 
@@ -205,7 +217,7 @@ static bool save(struct study *st, struct error *err) {
     size_t bytes;
     const struct quantize_options how = {0};
     struct recipe own = {0};
-    bool ok = mix_recipe(&st->mix, st->found[0].picks, &own, err) &&
+    bool ok = mix_recipe(&st->mix, st->found.list[0].picks, &own, err) &&
               lab_resolve_recipe(lab, &own, &r, err);
     recipe_free(&own);
     if (!ok)
@@ -242,7 +254,7 @@ static bool run_study(struct lab *lab, struct error *err) {
     bool ok = study_open(&st, lab, &options, err) && uniform_rows(&st, err) &&
               keep_rows(&st, err) && (lab->done || study_solve(&st, err)) &&
               heuristic_rows(&st, err) &&
-              (lab->done || mix_row(&st, st.found[0].picks, "solver", err));
+              (lab->done || mix_row(&st, st.found.list[0].picks, "solver", err));
     ok = ok && (!all || study_report(&st, err)) && (!lab->options.out || save(&st, err));
     study_close(&st);
     return ok;

@@ -1,5 +1,4 @@
-// What the study found, as files: how well predictions hold, what other budgets would give, and the
-// mix itself.
+// What the study found, as files: how well predictions hold, and the mix itself.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +8,7 @@
 #include "report/chart.h"
 #include "study.h"
 
-enum { MIXES = 32, MAX_POINTS = 32 };
+enum { MIXES = 32 };
 
 struct point {
     char name[64];
@@ -17,8 +16,7 @@ struct point {
     double predicted, measured;
 };
 
-// ---- predictions against measurements
-// -------------------------------------------------------------
+// ---- predictions against measurements -----------------------------------------------------------
 
 struct prediction {
     struct point *points; // [n]
@@ -80,185 +78,56 @@ static bool measure_mixes(struct study *st, struct prediction *p, struct error *
     return ok && judge(p, err);
 }
 
-// ---- other budgets
-// --------------------------------------------------------------------------------
+// ---- files --------------------------------------------------------------------------------------
 
-struct front {
-    struct point solver[MAX_POINTS], uniform[MAX_POINTS];
-    size_t n_solver, n_uniform;
-};
-
-static bool add_point(struct study *st, struct probe *text, struct point *at, const char *name,
-                      const size_t *picks, struct error *err) {
-    snprintf(at->name, sizeof at->name, "%s", name);
-    at->bytes = st->budget.rest + mix_bytes(&st->mix, picks);
-    at->predicted = mix_cost(&st->mix, picks);
-    return mix_measure(&st->mix, text, picks, &at->measured, err);
-}
-
-static bool solver_points(struct study *st, struct probe *text, struct front *front, size_t *picks,
-                          struct error *err) {
-    static const double bits[] = {2.5, 3, 3.5, 4, 4.5, 5, 6, 8};
-    for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
-        size_t bytes = (size_t)(bits[i] * (double)mix_weights(&st->mix) / 8);
-        char name[64];
-        snprintf(name, sizeof name, "solver %g bits", bits[i]);
-        if (bytes < mix_smallest(&st->mix))
-            continue;
-        if (!study_solve_at(st, bytes, picks, err) ||
-            !add_point(st, text, &front->solver[front->n_solver++], name, picks, err))
-            return false;
-    }
-    return true;
-}
-
-// Whether another format for all is predicted to do less damage with no more bytes.
-static bool dominated(const struct study *st, size_t format) {
-    double cost = sensitivity_sum(&st->s, format), other;
-    size_t bytes = sensitivity_at(&st->s, st->mix.tensors[0], format)->bytes;
-    for (size_t f = 0; f + 1 < st->s.n_formats; f++) {
-        other = sensitivity_sum(&st->s, f);
-        if (f != format && other < cost &&
-            sensitivity_at(&st->s, st->mix.tensors[0], f)->bytes <= bytes)
-            return true;
-    }
-    return false;
-}
-
-static bool uniform_points(struct study *st, struct probe *text, struct front *front, size_t *picks,
-                           struct error *err) {
-    for (size_t f = 0; f + 1 < st->s.n_formats && front->n_uniform < MAX_POINTS; f++) {
-        for (size_t i = 0; i < st->mix.n; i++)
-            picks[i] = f;
-        if (!isnan(mix_cost(&st->mix, picks)) && !dominated(st, f) &&
-            !add_point(st, text, &front->uniform[front->n_uniform++], st->s.formats[f]->name, picks,
-                       err))
-            return false;
-    }
-    return true;
-}
-
-// On the evaluation text, as the table's rows, but on fewer tokens of it.
-static bool measure_front(struct study *st, struct front *front, struct error *err) {
-    struct lab *lab = st->lab;
-    struct probe text;
-    size_t *picks = memory_alloc(st->mix.n, sizeof *picks, "mix", err);
-    if (!picks || !probe_open(&text, lab->model, lab->model, lab->text.ids, lab->text.n,
-                              st->n_check, lab->options.ctx, err)) {
-        free(picks);
-        return false;
-    }
-    bool ok =
-        solver_points(st, &text, front, picks, err) && uniform_points(st, &text, front, picks, err);
-    probe_close(&text);
-    free(picks);
-    return ok;
-}
-
-// ---- files
-// ----------------------------------------------------------------------------------------
-
-static bool write_points(const char *folder, const char *name, const struct point *a, size_t n_a,
-                         const struct point *b, size_t n_b, struct error *err) {
+static bool write_points(const char *folder, const struct prediction *all, struct error *err) {
     struct file_writer w;
-    char *path = path_join(folder, name, err);
+    char *path = path_join(folder, "mixes.csv", err);
     bool ok = path && file_writer_open(&w, path, err);
     free(path);
     if (!ok)
         return false;
     fprintf(w.stream, "mix,model_bytes,kld_predicted,kld_measured\n");
-    for (size_t i = 0; i < n_a + n_b; i++) {
-        const struct point *p = i < n_a ? &a[i] : &b[i - n_a];
+    for (size_t i = 0; i < all->n; i++) {
+        const struct point *p = &all->points[i];
         fprintf(w.stream, "%s,%zu,%.9g,%.9g\n", p->name, p->bytes, p->predicted, p->measured);
     }
     return file_writer_commit(&w, err);
 }
 
-struct columns {
-    double bytes[MAX_POINTS + MIXES], predicted[MAX_POINTS + MIXES], measured[MAX_POINTS + MIXES];
-};
-
-static size_t fill_columns(struct columns *c, const struct point *points, size_t n) {
-    size_t kept = 0;
-    for (size_t i = 0; i < n && kept < MAX_POINTS + MIXES; i++) {
-        if (!(points[i].predicted > 0 && points[i].measured > 0))
-            continue; // the axes are logarithmic
-        c->bytes[kept] = (double)points[i].bytes / 1e6;
-        c->predicted[kept] = points[i].predicted;
-        c->measured[kept++] = points[i].measured;
-    }
-    return kept;
-}
-
-static bool draw(const struct study *st, const char *name, struct chart *chart, struct error *err) {
-    char *path = path_join(st->folder, name, err);
-    bool ok = path && chart_write_png(chart, path, err);
-    free(path);
-    return ok;
-}
-
-static bool draw_front(const struct study *st, const struct front *front, struct error *err) {
-    struct columns solver, uniform;
-    size_t n = fill_columns(&solver, front->solver, front->n_solver);
-    size_t m = fill_columns(&uniform, front->uniform, front->n_uniform);
-    if (!n)
-        return true;
-    const struct chart_series series[] = {
-        {.kind = CHART_LINE,
-         .name = "solver, measured",
-         .x = solver.bytes,
-         .y = solver.measured,
-         .n = n},
-        {.kind = CHART_LINE,
-         .name = "solver, predicted",
-         .x = solver.bytes,
-         .y = solver.predicted,
-         .n = n},
-        {.kind = CHART_SCATTER,
-         .name = "one format for all, measured",
-         .x = uniform.bytes,
-         .y = uniform.measured,
-         .n = m},
-    };
-    struct chart chart = {.title = "Damage against bytes",
-                          .subtitle = st->lab->table.model,
-                          .x_title = "all weights, MB",
-                          .y_title = "KL divergence, nats",
-                          .y_log = true,
-                          .series = series,
-                          .n_series = 3};
-    return draw(st, "pareto.png", &chart, err);
-}
-
 static bool draw_mixes(const struct study *st, const struct prediction *p, struct error *err) {
-    struct columns mixes;
-    size_t n = fill_columns(&mixes, p->points, p->n);
-    if (n < 2)
-        return true;
-    double ends[2] = {mixes.predicted[0], mixes.predicted[n - 1]};
-    const struct chart_series series[] = {
-        {.kind = CHART_SCATTER,
-         .name = "random mixes",
-         .x = mixes.predicted,
-         .y = mixes.measured,
-         .n = n},
-        {.kind = CHART_LINE, .name = "as predicted", .x = ends, .y = ends, .n = 2},
-    };
-    struct chart chart = {.title = "Does the damage of tensors add up?",
-                          .subtitle = st->lab->table.model,
-                          .x_title = "sum of the tensors' damages, nats",
-                          .y_title = "KL divergence measured, nats",
-                          .x_log = true,
-                          .y_log = true,
-                          .series = series,
-                          .n_series = 2};
-    return draw(st, "mixes.png", &chart, err);
+    double *x = memory_alloc(p->n, 2 * sizeof *x, "mixes", err), *y = x ? x + p->n : NULL;
+    char *path = path_join(st->folder, "mixes.png", err);
+    for (size_t i = 0; x && i < p->n; i++) {
+        x[i] = p->points[i].predicted;
+        y[i] = p->points[i].measured;
+    }
+    bool ok = x && path;
+    if (ok && p->n >= 2) {
+        double ends[2] = {x[0], x[p->n - 1]};
+        const struct chart_series series[] = {
+            {.kind = CHART_SCATTER, .name = "random mixes", .x = x, .y = y, .n = p->n},
+            {.kind = CHART_LINE, .name = "as predicted", .x = ends, .y = ends, .n = 2},
+        };
+        struct chart chart = {.title = "Does the damage of tensors add up?",
+                              .subtitle = study_name(st),
+                              .x_title = "sum of the tensors' damages, nats",
+                              .y_title = "KL divergence measured, nats",
+                              .x_log = true,
+                              .y_log = true,
+                              .series = series,
+                              .n_series = 2};
+        ok = chart_write_png(&chart, path, err);
+    }
+    free(path);
+    free(x);
+    return ok;
 }
 
 static bool write_recipe(const struct study *st, struct error *err) {
     struct recipe r;
     char *path = path_join(st->folder, "recipe.txt", err);
-    bool ok = path && mix_recipe(&st->mix, st->found[0].picks, &r, err);
+    bool ok = path && mix_recipe(&st->mix, st->found.list[0].picks, &r, err);
     if (ok) {
         ok = recipe_write(&r, path, err);
         recipe_free(&r);
@@ -267,8 +136,7 @@ static bool write_recipe(const struct study *st, struct error *err) {
     return ok;
 }
 
-// ---- in words
-// -------------------------------------------------------------------------------------
+// ---- in words -----------------------------------------------------------------------------------
 
 static void write_predictions(const struct prediction *p, FILE *f) {
     if (p->n < 2)
@@ -283,24 +151,24 @@ static void write_predictions(const struct prediction *p, FILE *f) {
 }
 
 static void write_found(const struct study *st, FILE *f) {
-    const struct solver_solution *s = &st->solution;
-    size_t bytes = mix_bytes(&st->mix, st->found[0].picks);
+    const struct solver_solution *s = &st->found.solution;
+    size_t bytes = mix_bytes(&st->mix, st->found.list[0].picks);
     fprintf(f,
             "# The best mix: %s\n\n"
             "Budget: %s, that is %zu bytes for %zu tensors and %zu for the rest. The mix takes %zu "
             "(%.4g bits per weight).\n\n"
             "The optimum of the additive model costs %.6g nats, and no mix costs less than %.6g: "
             "%s. A byte more would save about %.2g nats.\n\n",
-            st->lab->table.model, st->budget.words, st->budget.bytes, st->mix.n, st->budget.rest,
-            bytes, 8 * (double)bytes / (double)mix_weights(&st->mix), s->cost, s->bound,
+            study_name(st), st->budget.words, st->budget.bytes, st->mix.n, st->budget.rest, bytes,
+            8 * (double)bytes / (double)mix_weights(&st->mix), s->cost, s->bound,
             s->bound < s->cost ? "a gap is left" : "proven", s->lambda);
     fprintf(f,
             "Candidates, on %zu calibration tokens kept for this; the first is the row 'solver'"
             ":\n\n| mix | predicted | measured |\n|:----|----:|----:|\n",
             st->check.n);
-    for (size_t i = 0; i < st->n_found; i++)
-        fprintf(f, "| %s | %.6f | %.6f |\n", st->found[i].name, st->found[i].predicted,
-                st->found[i].checked);
+    for (size_t i = 0; i < st->found.n; i++)
+        fprintf(f, "| %s | %.6f | %.6f |\n", st->found.list[i].name, st->found.list[i].predicted,
+                st->found.list[i].checked);
     fprintf(f, "\n");
 }
 
@@ -309,7 +177,7 @@ static void write_tensors(const struct study *st, FILE *f) {
                "|:-------|:-------|----:|----:|\n");
     for (size_t i = 0; i < st->mix.n; i++) {
         const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];
-        size_t pick = st->found[0].picks[i];
+        size_t pick = st->found.list[0].picks[i];
         double bits =
             8 * (double)mix_tensor_bytes(&st->mix, i, pick) / ((double)t->n * (double)t->k);
         fprintf(f, "| %s | %s | %.3f | %.2g |\n", t->name, st->s.formats[pick]->name, bits,
@@ -317,7 +185,8 @@ static void write_tensors(const struct study *st, FILE *f) {
     }
 }
 
-static bool write_words(const struct study *st, const struct prediction *p, struct error *err) {
+static bool write_words(const struct study *st, const struct prediction *p, bool swept,
+                        struct error *err) {
     struct file_writer w;
     char *path = path_join(st->folder, "mixed.md", err);
     bool ok = path && file_writer_open(&w, path, err);
@@ -325,7 +194,8 @@ static bool write_words(const struct study *st, const struct prediction *p, stru
     if (!ok)
         return false;
     write_found(st, w.stream);
-    fprintf(w.stream, "![](pareto.png)\n\n");
+    if (swept)
+        fprintf(w.stream, "Other budgets are in [sweep.md](sweep.md).\n\n![](pareto.png)\n\n");
     write_predictions(p, w.stream);
     write_tensors(st, w.stream);
     return file_writer_commit(&w, err);
@@ -333,13 +203,11 @@ static bool write_words(const struct study *st, const struct prediction *p, stru
 
 bool study_report(struct study *st, struct error *err) {
     struct prediction p = {0};
-    struct front front = {0};
+    bool swept;
     bool ok = folder_create(st->folder, err) && write_recipe(st, err) &&
-              measure_mixes(st, &p, err) && measure_front(st, &front, err) &&
-              write_points(st->folder, "mixes.csv", p.points, p.n, NULL, 0, err) &&
-              write_points(st->folder, "pareto.csv", front.solver, front.n_solver, front.uniform,
-                           front.n_uniform, err) &&
-              draw_front(st, &front, err) && draw_mixes(st, &p, err) && write_words(st, &p, err);
+              measure_mixes(st, &p, err) && write_points(st->folder, &p, err) &&
+              draw_mixes(st, &p, err) && study_sweep(st, &swept, err) &&
+              write_words(st, &p, swept, err);
     free(p.points);
     return ok;
 }

@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/memory.h"
+#include "eval/sensitivity_report.h"
 #include "lab/analysis.h"
 
 // One token through the model costs about a multiply-add per weight; two cores do about 10¹³ in two
@@ -14,6 +15,11 @@ static const double AFFORDABLE = 5e12;
 
 bool study_affords(const struct study *st, double passes, size_t tokens) {
     return passes * (double)tokens * (double)model_parameters(st->lab->model) <= AFFORDABLE;
+}
+
+const char *study_name(const struct study *st) {
+    const char *name = st->lab->table.model, *slash = strrchr(name, '/');
+    return slash && slash[1] ? slash + 1 : name;
 }
 
 // ---- candidates ---------------------------------------------------------------------------------
@@ -30,13 +36,18 @@ const struct quant_format **study_formats(const struct lab *lab, const struct st
     const struct quant_format **list = lab_formats(o->formats, &named, err), **all;
     if (!list)
         return NULL;
-    all = memory_alloc(named + 1, sizeof *all, "formats", err);
-    for (size_t i = 0; all && i < named; i++)
+    const struct quant_format *base = o->base ? quant_format_find(o->base) : NULL;
+    all = memory_alloc(named + 2, sizeof *all, "formats", err);
+    for (size_t i = 0; all && i < named; i++) {
+        base = list[i] == base ? NULL : base;
         if ((!o->gguf_only || list[i]->gguf_type) && list[i] != stored_format(lab))
             all[kept++] = list[i];
+    }
     free((void *)list);
     if (!all)
         return NULL;
+    if (base)
+        all[kept++] = base;
     all[kept++] = stored_format(lab);
     *n = kept;
     return all;
@@ -139,9 +150,20 @@ static bool parse_range(const char *text, struct mix_rules *rules, struct error 
     return error_set(err, "--embeddings is '%s', expected bits a weight such as 8 or 4-8", text);
 }
 
+static bool check_base(const char *name, struct error *err) {
+    const struct quant_format *f = name ? quant_format_find(name) : NULL;
+    if (!name || (f && f->dtype == DTYPE_BLOCK))
+        return true;
+    return error_set(err, "--base is '%s', which is no format of fewer than 16 bits", name);
+}
+
 bool study_check(const struct lab *lab, const struct study_options *o, struct error *err) {
     struct mix_rules ignored;
     size_t n;
+    if (!check_base(o->base, err))
+        return false;
+    if (o->sweep > 0 && o->sweep < 0.01f)
+        return error_set(err, "--sweep is %g, expected 0 or at least 0.01 bits", (double)o->sweep);
     const struct quant_format **formats = study_formats(lab, o, &n, err);
     free((void *)formats);
     return formats && budget_check(&o->budget, err) &&
@@ -189,8 +211,13 @@ bool study_open(struct study *st, struct lab *lab, const struct study_options *o
                 struct error *err) {
     size_t standard;
     *st = (struct study){.lab = lab, .options = options};
-    st->folder = lab_results_folder(lab, err);
-    return st->folder && read_calibration(st, err) && analyse(st, err) && open_mix(st, err) &&
+    st->folder =
+        options->folder ? memory_strdup(options->folder, err) : lab_results_folder(lab, err);
+    if (!st->folder || !read_calibration(st, err) || !analyse(st, err))
+        return false;
+    st->base = options->base ? quant_format_find(options->base)
+                             : st->s.formats[sensitivity_main_format(&st->s)];
+    return open_mix(st, err) &&
            (study_uniform_bytes(st, quant_format_find("int4-g128"), &standard) ||
             error_set(err, "int4-g128 cannot hold every tensor")) &&
            budget_resolve(&options->budget, lab->model, &st->mix, lab->options.ctx, standard,
@@ -200,9 +227,7 @@ bool study_open(struct study *st, struct lab *lab, const struct study_options *o
 }
 
 void study_close(struct study *st) {
-    for (size_t i = 0; i < st->n_found; i++)
-        free(st->found[i].picks);
-    free(st->found);
+    shortlist_free(&st->found);
     probe_close(&st->check);
     mix_free(&st->mix);
     sensitivity_free(&st->s);

@@ -12,8 +12,11 @@ struct study_options {
     const char *embeddings; // "4-8", or NULL: they stay as they are
     size_t probe;           // tokens to measure damage on; 0: by the model's size
     size_t keep;            // layers in 16 bit; 0: an eighth of them
+    const char *base;       // the format of the others
     int rounds;             // of measuring around the solution; -1: by the model's size
     int mixes;              // measured at random; -1: by the model's size
+    float sweep;            // bits between the budgets of the front; 0: none, -1: by the size
+    const char *folder;     // for what is written; NULL: results/<model>
     struct budget_flags budget;
 };
 
@@ -24,18 +27,27 @@ struct found {
     double predicted, checked; // nats: the additive model; measured on the tokens kept for checks
 };
 
+// What a solver's row is chosen from, the best first.
+struct shortlist {
+    struct found *list;
+    size_t n;
+    struct solver_solution solution; // of the additive model; its picks left out
+};
+
 // One format for all.
 struct uniform {
     const struct quant_format *format;
     bool search;
-    double checked;
+    size_t bytes;   // of the mix's tensors
+    double checked; // nats, on the probe it was measured with
 };
-enum { MAX_UNIFORMS = 6 };
+enum { MAX_UNIFORMS = 8 };
 
 struct study {
     struct lab *lab;
     const struct study_options *options;
-    char *folder; // results/<model>
+    const struct quant_format *base;
+    char *folder;
     struct token_list calib;
     size_t fit; // damage is measured on tokens [0, fit) of calib, mixes are checked on the
     size_t n_fit, n_check; // rest; so many of each
@@ -43,9 +55,7 @@ struct study {
     struct mix mix;
     struct budget budget;
     struct probe check;
-    struct found *found; // what the solver's row was chosen from; the chosen one first
-    size_t n_found;
-    struct solver_solution solution; // of the additive model at the budget
+    struct shortlist found; // at the budget
 };
 
 // Measures sensitivities (or reads them again), and resolves the budget.
@@ -62,14 +72,25 @@ const struct quant_format **study_formats(const struct lab *lab, const struct st
 // millions of multiply-adds.
 bool study_affords(const struct study *st, double passes, size_t tokens);
 
-// Of all formats whose model is within 1 % of the budget's bytes, those worth a row: INT4 in groups
-// of 128 and the three that measure best, and with searched scales INT4 again and the best.
+// Of all formats whose model is within 1 % of the budget's bytes, those worth a row: the three that
+// measure best, and with searched scales the best; INT4 in groups of 128 and --base in any case.
 bool study_uniforms(struct study *st, struct uniform rows[MAX_UNIFORMS], size_t *n,
                     struct error *err);
-// The mix of a heuristic ("first-last", "k_m") within the budget with the best two formats: of the
-// three best pairs by prediction, the one that measures best. *any is false if no pair fits.
-bool study_heuristic(struct study *st, bool k_m, struct found *out, bool *any, struct error *err);
-// The solver's mix and all it is compared with on the check tokens, best first, into st->found.
+// Measures u's format on a probe, plainly and with searched scales, and appends both to a growing
+// list (memory_grow); what a search does not change is there once.
+bool study_uniform_try(struct study *st, struct probe *probe, struct uniform *u,
+                       struct uniform **all, size_t *n, size_t *capacity, struct error *err);
+// The solver's mix within so many bytes, and all it is compared with on the check tokens, which
+// decide: the additive optimum, what rounds of measuring around it found, the best formats for all
+// that are not hopeless, and the mixes of heuristics ("first-last", "k_m") with the best two
+// formats: of up to three pairs that are predicted to be nearly equal, the one that measures best.
+// rounds -1: one, unless the additive optimum is clearly below all others anyway.
+bool study_search(struct study *st, size_t bytes, int rounds, struct shortlist *out,
+                  struct error *err);
+void shortlist_free(struct shortlist *l);
+// The candidate of that name; NULL if there is none.
+const struct found *shortlist_find(const struct shortlist *l, const char *name);
+// The same at the study's budget, into st->found.
 bool study_solve(struct study *st, struct error *err);
 // Only the optimum of the additive model, for another budget.
 bool study_solve_at(struct study *st, size_t bytes, size_t *picks, struct error *err);
@@ -78,7 +99,13 @@ bool study_uniform_recipe(const struct study *st, const struct quant_format *f, 
                           struct recipe *r, struct error *err);
 bool study_uniform_bytes(const struct study *st, const struct quant_format *f, size_t *bytes);
 
-// mixed.md, pareto.png and mixes.png with their CSVs, and recipe.txt, into st->folder.
+// The model as titles name it: the last part of what --model says.
+const char *study_name(const struct study *st);
+// mixed.md, mixes.png with its CSV, recipe.txt, and the sweep, into st->folder.
 bool study_report(struct study *st, struct error *err);
+// Other budgets: the solver, the best format for all and the heuristics at each, measured on the
+// evaluation text: sweep.md, pareto.csv and pareto.png, into st->folder. *any is false if no budget
+// was asked for.
+bool study_sweep(struct study *st, bool *any, struct error *err);
 
 #endif

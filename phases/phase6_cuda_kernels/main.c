@@ -36,6 +36,7 @@ static const struct cli_program program = {
                 "./phase6 --emulate                              checked, on any machine\n"
                 "./phase6 --emulate --kernel 8 --format int4-g128 --batch 1,16\n"
                 "./phase6 --shape 8192x8192 --batch 1,2,4,8,16,32,64 --csv results/kernels.csv\n",
+    .without = "gpu-layers",
     .flags = phase_flags,
     .n_flags = sizeof phase_flags / sizeof *phase_flags,
 };

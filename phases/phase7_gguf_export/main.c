@@ -1,8 +1,8 @@
 // Phase 7: leave the lab.
 //
 // The model is quantized into the types of GGUF and written to a file that llama.cpp and all that
-// is built on it can run. Then the file is loaded as any model is, and measured: what counts is
-// what others will read, not what we had in memory.
+// is built on it can run. When all files are there, each is loaded as any model is, and measured:
+// what counts is what others will read, not what we had in memory.
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +18,7 @@
 
 static struct {
     struct target_flags target;
-    bool dry_run;
+    bool dry_run, no_eval;
     const char *inspect;
 } flags = {.target = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
 
@@ -38,6 +38,8 @@ static const struct cli_flag own_flags[] = {
      "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
      "show every tensor's type and size, and write nothing", "GGUF"},
+    {"no-eval", NULL, CLI_FLAG, &flags.no_eval, 0, 0, NULL,
+     "only write the files; measure neither them nor the model they are made of", "GGUF"},
     {"inspect", "FILE", CLI_TEXT, &flags.inspect, 1, 0, NULL,
      "show what is in a GGUF file (or a checkpoint): keys, tensors, types, bits per weight",
      "GGUF"},
@@ -50,6 +52,7 @@ static const struct cli_program program = {
     .examples = "./phase7                                        the bundled model as Q4_K_M\n"
                 "./phase7 --model qwen2.5-3b --type Q4_0,Q4_K_M  two files, measured side by side\n"
                 "./phase7 --model qwen2.5-3b --dry-run           what would be written\n"
+                "./phase7 --model qwen2.5-3b --no-eval           written, and that is all\n"
                 "./phase7 --recipe best.recipe --out best.gguf   the mix that phase 5 found\n"
                 "./phase7 --size 3MB                             the best mix that fits\n"
                 "./phase7 --inspect some-model.gguf              what others wrote\n"
@@ -94,7 +97,7 @@ static bool write_file(struct lab *lab, const struct target *t, const char *mode
     row->quantize_s = timer_now() - start;
     row->file_bytes = (double)file_bytes;
     row->bits_per_weight = 8.0 * (double)bytes / (double)weights;
-    if (ok)
+    if (ok && !lab->options.quiet)
         fprintf(stderr, "%s: %.1f MB in %.1f s, %.0f MB of memory\n", t->path,
                 (double)file_bytes / 1e6, row->quantize_s, (double)memory_use().peak / 1e6);
     return ok;
@@ -111,41 +114,58 @@ static bool print_types(const struct lab *lab, const struct target *t, const str
     return ok;
 }
 
-// ---- measuring --------------------------------------------------------------------------------
-
-// The file as anyone finds it.
-static bool measure_file(struct lab *lab, const struct target *t, struct result_row *row,
-                         struct error *err) {
-    struct model *m = model_load(t->path, err);
-    bool ok = m != NULL;
-    if (ok)
-        ok = measure_row(lab, m, row, err);
-    else
-        result_row_free(row);
-    model_free(m);
-    return ok;
-}
-
 static bool wanted(const struct lab *lab, const char *row) {
     return !lab->options.config || strcmp(lab->options.config, row) == 0;
 }
 
-static bool run_target(struct lab *lab, const struct target *t, const char *model,
-                       struct error *err) {
+static bool write_target(struct lab *lab, const struct target *t, const char *model,
+                         struct result_row *row, struct error *err) {
     struct gguf_plan plan;
-    struct result_row row;
-    if (lab->done || !wanted(lab, t->name))
-        return true;
     if (!target_plan(lab, t, &plan, err))
         return false;
     memory_peak_reset();
-    result_row_init(&row, t->name, format_name(&plan));
-    bool ok = write_file(lab, t, model, &plan, &row, err) && print_types(lab, t, &plan, err);
+    result_row_init(row, t->name, format_name(&plan));
+    bool ok = write_file(lab, t, model, &plan, row, err) && print_types(lab, t, &plan, err);
+    row->peak_rss_bytes = (double)memory_use().peak;
     gguf_plan_free(&plan);
-    if (ok)
-        return measure_file(lab, t, &row, err);
-    result_row_free(&row);
-    return false;
+    return ok;
+}
+
+static bool write_targets(struct lab *lab, const struct targets *targets, struct result_row *rows,
+                          struct error *err) {
+    for (size_t i = 0; i < targets->n; i++)
+        if (wanted(lab, targets->items[i].name) &&
+            !write_target(lab, &targets->items[i], targets->model, &rows[i], err))
+            return false;
+    return true;
+}
+
+// ---- measuring --------------------------------------------------------------------------------
+
+// The file as anyone finds it. The row's peak memory is that of writing or of running, whichever
+// is more.
+static bool measure_file(struct lab *lab, const struct target *t, struct result_row *row,
+                         struct error *err) {
+    double peak = row->peak_rss_bytes;
+    memory_peak_reset();
+    struct model *m = model_load(t->path, err);
+    bool ok = m && measure_row(lab, m, row, err);
+    struct result_row *added =
+        ok && lab->table.n_rows ? &lab->table.rows[lab->table.n_rows - 1] : NULL;
+    if (added && added->peak_rss_bytes < peak)
+        added->peak_rss_bytes = peak;
+    model_free(m);
+    return ok;
+}
+
+static bool measure_targets(struct lab *lab, const struct targets *targets, struct result_row *rows,
+                            struct error *err) {
+    bool ok = flags.no_eval || lab_baseline(lab, err);
+    for (size_t i = 0; ok && i < targets->n; i++)
+        if (!lab->done && wanted(lab, targets->items[i].name))
+            ok = flags.no_eval ? result_table_add(&lab->table, &rows[i], err)
+                               : measure_file(lab, &targets->items[i], &rows[i], err);
+    return ok;
 }
 
 static bool dry_run(struct lab *lab, const struct targets *targets, struct error *err) {
@@ -175,19 +195,37 @@ static void check_config(const struct lab *lab, const struct targets *targets) {
                         lab->options.config);
 }
 
+// Others compute these architectures without it.
+static void warn_of_window(const struct lab *lab) {
+    const struct model_config *c = &lab->model->config;
+    bool windowed = false;
+    for (size_t i = 0; i < c->n_layers; i++)
+        windowed |= model_config_layer_windowed(c, i);
+    if (windowed && c->sliding_window < c->max_context)
+        cli_warn(lab->program,
+                 "the model looks back %zu tokens; llama.cpp has no such window for this "
+                 "architecture and differs on longer texts",
+                 (size_t)c->sliding_window);
+}
+
 static bool run(struct lab *lab, struct targets *targets, struct error *err) {
     if (!targets_choose(targets, lab, &flags.target, err))
         return false;
     if (flags.dry_run)
         return dry_run(lab, targets, err);
     check_config(lab, targets);
+    warn_of_window(lab);
     // --tokens needs no tokenizer, but the file does.
     if (!lab->tokenizer && !lab->model->gguf &&
         !(lab->tokenizer = tokenizer_load(lab->folder, err)))
         return false;
-    bool ok = lab_baseline(lab, err);
-    for (size_t i = 0; ok && i < targets->n; i++)
-        ok = run_target(lab, &targets->items[i], targets->model, err);
+    struct result_row rows[MAX_TARGETS] = {0};
+    // Without --config the logits of --tokens are the baseline's: nothing is written.
+    bool ok =
+        (lab->options.tokens && !lab->options.config) || write_targets(lab, targets, rows, err);
+    ok = ok && measure_targets(lab, targets, rows, err);
+    for (size_t i = 0; i < targets->n; i++)
+        result_row_free(&rows[i]);
     return ok;
 }
 

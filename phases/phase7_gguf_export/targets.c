@@ -11,20 +11,29 @@
 
 // ---- names ------------------------------------------------------------------------------------
 
-// "qwen2.5-3b" of "results/qwen2.5-3b" and of "results/qwen2.5-3b.gguf".
+// "qwen2.5-3b" of "results/qwen2.5-3b" and of "results/qwen2.5-3b.gguf"; "model" of "results/..".
 static char *model_name(const struct lab *lab, struct error *err) {
     char *folder = lab_results_folder(lab, err);
     const char *slash = folder ? strrchr(folder, '/') : NULL;
     char *name = folder ? memory_strdup(slash ? slash + 1 : folder, err) : NULL;
     size_t n = name ? strlen(name) : 0;
-    if (n > 5 && strcmp(name + n - 5, ".gguf") == 0)
+    if (n && strspn(name, ".") == n) {
+        free(name);
+        name = memory_strdup("model", err);
+    } else if (n > 5 && strcmp(name + n - 5, ".gguf") == 0) {
         name[n - 5] = '\0';
+    }
     free(folder);
     return name;
 }
 
 static bool is_folder(const char *path) {
     return folder_exists(path) || path[strlen(path) - 1] == '/';
+}
+
+static bool names_file(const char *path) {
+    size_t n = strlen(path);
+    return !is_folder(path) && n > 5 && strcmp(path + n - 5, ".gguf") == 0;
 }
 
 // --out is the file, or the folder of several (or one that is there); without it
@@ -65,7 +74,9 @@ static bool add_types(struct targets *t, const struct lab *lab, const char *name
         size_t size = strcspn(s, ",");
         const struct gguf_preset *p = gguf_preset_find(s, size);
         if (!p)
-            cli_usage_error(lab->program, "--type is '%.*s', expected names joined by ','",
+            cli_usage_error(lab->program,
+                            "--type: '%.*s' is no type; expected Q4_K_M, or others that --help "
+                            "lists, joined by ','",
                             (int)size, s);
         ok = add_target(t, p, p->name, err);
         s += size;
@@ -122,24 +133,66 @@ static bool fixed_bytes(const struct lab *lab, const struct targets *t, const st
     return ok;
 }
 
+// Of the file, as --size says.
+static size_t wanted_size(const struct lab *lab, const struct target_flags *flags) {
+    double size = parse_size(flags->size);
+    if (!(size >= 1 && size < 0x1p62))
+        cli_usage_error(lab->program, "--size is '%s', expected such as 900MB or 1.9GB",
+                        flags->size);
+    return (size_t)size;
+}
+
 static bool find_budget(const struct targets *t, const struct lab *lab,
                         const struct target_flags *flags, const struct mix *x, size_t *budget,
                         struct error *err) {
+    size_t fixed;
     if (!flags->size) {
         *budget = (size_t)((double)mix_weights(x) * (double)flags->bits / 8);
         return true;
     }
-    double size = parse_size(flags->size);
-    size_t fixed;
-    if (!(size >= 1 && size < 0x1p62))
-        cli_usage_error(lab->program, "--size is '%s', expected such as 900MB or 1.9GB",
-                        flags->size);
     if (!fixed_bytes(lab, t, x, &fixed, err))
         return false;
-    if ((size_t)size < fixed)
-        return error_set(err, "--size %s: all but the matrices takes %zu bytes", flags->size,
-                         fixed);
-    *budget = (size_t)size - fixed;
+    size_t size = wanted_size(lab, flags);
+    *budget = size < fixed ? 0 : size - fixed;
+    return true;
+}
+
+// The file with every matrix in one format: its bytes, and the matrices' bits per weight.
+static bool uniform_size(const struct lab *lab, const struct targets *t,
+                         const struct quant_format *format, size_t *file, double *bits,
+                         struct error *err) {
+    struct recipe r = {0};
+    struct gguf_plan plan;
+    size_t weights, bytes;
+    bool ok = recipe_add(&r, "*", format, err) && gguf_plan_recipe(&plan, lab->model, &r, err);
+    if (ok) {
+        ok = gguf_plan_file_size(&plan, lab->tokenizer, t->model, file, err);
+        gguf_plan_sizes(&plan, &weights, &bytes);
+        *bits = 8.0 * (double)bytes / (double)weights;
+        gguf_plan_free(&plan);
+    }
+    recipe_free(&r);
+    return ok;
+}
+
+// What no mix can reach is said before minutes are spent on measuring.
+static bool check_reachable(const struct lab *lab, const struct targets *t,
+                            const struct target_flags *flags, const struct quant_format **formats,
+                            size_t n, struct error *err) {
+    size_t least = SIZE_MAX, file;
+    double least_bits = INFINITY, bits;
+    for (size_t i = 0; i < n; i++) {
+        if (!uniform_size(lab, t, formats[i], &file, &bits, err))
+            return false;
+        least = file < least ? file : least;
+        least_bits = fmin(least_bits, bits);
+    }
+    if (flags->size && wanted_size(lab, flags) < least)
+        return error_set(err, "--size %s: the smallest file of these formats has %zu bytes",
+                         flags->size, least);
+    if (!flags->size && (double)flags->bits < least_bits)
+        return error_set(err, "--bits %g: the smallest of these formats has %.3f bits per weight",
+                         (double)flags->bits, least_bits);
     return true;
 }
 
@@ -176,14 +229,18 @@ static bool add_mix(struct targets *t, const struct lab *lab, const struct targe
     const struct sensitivity_options options = {.search = lab->options.search};
     size_t n;
     const struct quant_format **formats = lab_formats(flags->formats, &n, err);
-    char *folder = formats ? lab_results_folder(lab, err) : NULL;
+    // Apart from phase 4's, which is of other formats.
+    char *results = formats ? lab_results_folder(lab, err) : NULL;
+    char *folder = results ? path_join(results, "gguf", err) : NULL;
     char *name = flags->size ? memory_strdup(flags->size, err)
                              : memory_printf(err, "%gbits", (double)flags->bits);
     bool ok = folder && name && check_candidates(lab, formats, n) &&
+              check_reachable(lab, t, flags, formats, n, err) && folder_create(folder, err) &&
               lab_sensitivity_reuse(lab, formats, n, &options, folder, &s, err) &&
               solve(t, lab, flags, &s, err) && add_target(t, NULL, name, err);
     sensitivity_free(&s);
     free(formats);
+    free(results);
     free(folder);
     free(name);
     return ok;
@@ -197,6 +254,8 @@ bool targets_choose(struct targets *t, const struct lab *lab, const struct targe
     *t = (struct targets){0};
     if (!!flags->types + (flags->bits > 0) + !!flags->size + recipe > 1)
         cli_usage_error(lab->program, "--type, --recipe, --bits and --size exclude each other");
+    if (flags->size)
+        wanted_size(lab, flags);
     bool ok = (t->model = model_name(lab, err)) != NULL;
     if (ok && budget)
         ok = add_mix(t, lab, flags, err);
@@ -204,6 +263,9 @@ bool targets_choose(struct targets *t, const struct lab *lab, const struct targe
         ok = add_recipe(t, lab, err);
     else if (ok)
         ok = add_types(t, lab, flags->types ? flags->types : "Q4_K_M", err);
+    if (ok && t->n > 1 && lab->options.out && names_file(lab->options.out))
+        cli_usage_error(lab->program, "--out %s is one file, but there are %zu to write",
+                        lab->options.out, t->n);
     for (size_t i = 0; ok && i < t->n; i++)
         ok = (t->items[i].path = target_path(t, &t->items[i], lab->options.out, err)) != NULL;
     return ok;

@@ -22,8 +22,10 @@ static const char usage[] =
     "  --batch N         windows per step [32]\n"
     "  --micro-batch N   windows at a time: less memory, the same step [8]\n"
     "  --lr F --min-lr F peak of the learning rate, and where its cosine ends [0.002, a tenth]\n"
+    "  --muon F          peak for the layers' matrices, which Muon moves then, not AdamW [0: no]\n"
     "  --warmup N        steps until the peak [100]\n"
     "  --decay F --clip F weight decay of matrices; largest gradient norm [0.1, 1]\n"
+    "  --init DIR        start from this checkpoint's weights [random ones]\n"
     "  --seed N          of the weights and the order of the text [1]\n"
     "  --recompute       gradient checkpointing: a quarter of the memory, a third more time\n"
     "  --state FILE      what --resume continues from [OUT/train.state; removed at the end]\n"
@@ -109,6 +111,7 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"tokenizer", TEXT, {.text = &job->tokenizer}, 0, 0},
         {"valid", TEXT, {.text = &job->valid}, 0, 0},
         {"out", TEXT, {.text = &job->out}, 0, 0},
+        {"init", TEXT, {.text = &job->init}, 0, 0},
         {"log", TEXT, {.text = &job->log}, 0, 0},
         {"state", TEXT, {.text = &raw->state}, 0, 0},
         {"tokens", WHOLE, {.whole = &raw->tokens}, 1, 1e15},
@@ -121,6 +124,8 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"seed", WHOLE, {.whole = &o->seed}, 0, 0x1p53},
         {"lr", NUMBER, {.number = &o->lr}, 1e-9, 10},
         {"min-lr", NUMBER, {.number = &o->min_lr}, 0, 10},
+        {"muon", NUMBER, {.number = &o->muon_lr}, 0, 10},
+        {"momentum", NUMBER, {.number = &o->momentum}, 0, 0.9999},
         {"decay", NUMBER, {.number = &o->decay}, 0, 10},
         {"clip", NUMBER, {.number = &o->clip}, 0, 1e9},
         {"save-minutes", NUMBER, {.number = &job->save_minutes}, 0, 1e6},
@@ -151,6 +156,7 @@ struct train_job train_job_parse(int argc, char **argv) {
                                          .beta1 = 0.9,
                                          .beta2 = 0.95,
                                          .eps = 1e-8,
+                                         .momentum = 0.95,
                                          .decay = 0.1,
                                          .clip = 1,
                                          .seed = 1};

@@ -6,6 +6,7 @@
 
 struct train_job {
     const char *config, *data, *ids, *tokenizer, *valid, *out, *log;
+    const char *init; // a checkpoint to start from; NULL: random weights
     char *state; // owned
     struct train_options options;
     double save_minutes;

@@ -1,0 +1,182 @@
+// Phase 7 as a user runs it, in a folder of its own, on the bundled model. Skips without ./phase7.
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/file.h"
+#include "io/gguf.h"
+#include "io/json.h"
+#include "shared.h"
+#include "temp.h"
+
+struct outcome {
+    int status;
+    char *out, *err;
+};
+
+static char *read_text(const char *name) {
+    char path[512];
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
+    char *text = file_read(path, 1 << 24, NULL, &err);
+    cr_assert(text, "%s", err.message);
+    return text;
+}
+
+// Runs "PREFIX phase7 ARGUMENTS" in the temporary folder.
+static struct outcome run_after(const char *prefix, const char *arguments) {
+    char root[1024], command[8192];
+    if (access("phase7", X_OK) != 0)
+        cr_skip_test("no ./phase7");
+    cr_assert_not_null(getcwd(root, sizeof root));
+    snprintf(command, sizeof command, "cd %s && %s %s/phase7 --quiet --threads 1 %s >out 2>err",
+             temp_folder(), prefix, root, arguments);
+    int status = system(command);
+    return (struct outcome){WEXITSTATUS(status), read_text("out"), read_text("err")};
+}
+
+static struct outcome run(const char *arguments) {
+    return run_after("", arguments);
+}
+
+static void outcome_free(struct outcome *o) {
+    free(o->out);
+    free(o->err);
+}
+
+static void expect_done(struct outcome o, const char *expected) {
+    cr_expect_eq(o.status, 0, "%s", o.err);
+    cr_expect(strstr(o.out, expected), "'%s' lacks '%s'", o.out, expected);
+    outcome_free(&o);
+}
+
+static void expect_refused(struct outcome o, int status, const char *message) {
+    cr_expect_eq(o.status, status, "%d: %s", o.status, o.err);
+    cr_expect(strstr(o.err, message), "'%s' lacks '%s'", o.err, message);
+    char *newline = strchr(o.err, '\n');
+    cr_expect(newline && !newline[1], "not one line: %s", o.err);
+    outcome_free(&o);
+}
+
+static long size_of(const char *name) {
+    char path[512];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
+    return stat(path, &st) == 0 ? (long)st.st_size : -1;
+}
+
+// Names in the temporary folder that contain `part`.
+static size_t count_files(const char *part) {
+    char command[512], line[512];
+    size_t n = 0;
+    snprintf(command, sizeof command, "find %s -name '*%s*' -type f", temp_folder(), part);
+    FILE *f = popen(command, "r");
+    while (f && fgets(line, sizeof line, f))
+        n++;
+    cr_assert(f && pclose(f) == 0);
+    return n;
+}
+
+Test(phase7, a_dry_run_says_what_will_be_written) {
+    char expected[64];
+    struct outcome dry = run("--type Q5_K_M --dry-run");
+    cr_expect_eq(count_files("gguf"), 0);
+    expect_done(run("--type Q5_K_M --no-eval --out a.gguf"), "| Q5_K_M |");
+    snprintf(expected, sizeof expected, "\n%ld bytes with metadata\n", size_of("a.gguf"));
+    expect_done(dry, expected);
+}
+
+Test(phase7, without_evaluation_the_row_has_what_writing_tells) {
+    struct error err = {0};
+    struct outcome o = run("--type Q8_0 --no-eval --json - --out a.gguf");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    cr_expect_str_eq(o.err, "");
+    cJSON *json = json_parse(o.out, strlen(o.out), "out", &err);
+    const cJSON *row = json ? cJSON_GetArrayItem(json_get(json, "rows"), 0) : NULL;
+    cr_assert(row, "%s", o.out);
+    cr_expect_eq(json_get(row, "file_bytes")->valuedouble, (double)size_of("a.gguf"));
+    cr_expect_eq(json_get(row, "bits_per_weight")->valuedouble, 8.5);
+    cr_expect_null(json_get(row, "ppl"));
+    cJSON_Delete(json);
+    outcome_free(&o);
+}
+
+Test(phase7, several_types_are_several_files_measured_behind_the_model) {
+    struct outcome o =
+        run("--type F16,Q8_0 --limit 256 --ctx 128 --choices none --csv - --out files/");
+    cr_expect_eq(o.status, 0, "%s", o.err);
+    const char *f16 = strstr(o.out, ",F16,"), *q8 = strstr(o.out, ",Q8_0,");
+    cr_expect(f16 && q8 && f16 < q8 && strstr(o.out, ",fp16,") < f16, "%s", o.out);
+    cr_expect_gt(size_of("files/bundled-F16.gguf"), size_of("files/bundled-Q8_0.gguf"));
+    cr_expect_gt(size_of("files/bundled-Q8_0.gguf"), 0);
+    outcome_free(&o);
+}
+
+Test(phase7, a_file_may_be_the_model_of_the_next) {
+    expect_done(run("--type F16 --no-eval --out a.gguf"), "| F16");
+    expect_done(run("--model a.gguf --type Q4_K_M --no-eval"), "| Q4_K_M |");
+    cr_expect_gt(size_of("results/a/a-Q4_K_M.gguf"), 0);
+    expect_done(run("--inspect results/a/a-Q4_K_M.gguf"), "| blk.0.attn_v.weight      |");
+}
+
+Test(phase7, formats_of_ours_show_what_they_become_and_what_that_costs) {
+    temp_file("r.recipe", "*.mlp.* int4-g128\n* int8\n", 25);
+    expect_done(run("--recipe r.recipe --dry-run"), "| int4-g128  |");
+    struct outcome o = run("--recipe r.recipe --no-eval --out r.gguf");
+    cr_expect(strstr(o.out, "| Instead of | Its NMSE |"), "%s", o.out);
+    cr_expect(strstr(o.out, "| int8       |"), "%s", o.out);
+    expect_done(o, "| r GGUF |");
+}
+
+Test(phase7, a_budget_is_kept) {
+    const char *calib = temp_file("calib.txt", "Once upon a time a girl was given eight figs.", 45);
+    char arguments[512];
+    snprintf(arguments, sizeof arguments,
+             "--size 3.5MB --formats q4_0,q8_0 --calib %s --no-eval --out a.gguf", calib);
+    expect_done(run(arguments), "| 3.5MB  |");
+    cr_expect_leq(size_of("a.gguf"), 3500000);
+    cr_expect_gt(size_of("a.gguf"), 3200000, "%ld", size_of("a.gguf"));
+}
+
+Test(phase7, a_file_that_cannot_grow_leaves_what_was_there) {
+    expect_done(run("--type Q2_K --no-eval --out a.gguf"), "| Q2_K");
+    long before = size_of("a.gguf");
+    expect_refused(run_after("ulimit -f 100;", "--type Q8_0 --no-eval --out a.gguf"), 1,
+                   "a.gguf: cannot write 5");
+    cr_expect_eq(size_of("a.gguf"), before);
+    cr_expect_eq(count_files("tmp"), 0);
+}
+
+Test(phase7, mistakes_are_one_line) {
+    expect_refused(run("--type Q9"), 2, "--type: 'Q9' is no type");
+    expect_refused(run("--type Q4_0, --no-eval"), 2, "--type: '' is no type");
+    expect_refused(run("--type Q4_0,Q4_1 --out a.gguf"), 2, "is one file, but there are 2");
+    expect_refused(run("--type Q4_0 --bits 4"), 2, "exclude each other");
+    expect_refused(run("--config Q4_0"), 2, "which is no row of this phase");
+    expect_refused(run("--size 3XB"), 2, "--size is '3XB', expected such as 900MB");
+    expect_refused(run("--size 1kB"), 1, "--size 1kB: the smallest file of these formats has ");
+    expect_refused(run("--bits 2.5"), 1, "the smallest of these formats has 2.625 bits");
+    expect_refused(run("--bits 4 --formats int8"), 2, "--formats: GGUF has no type for int8");
+    expect_refused(run("--recipe none.recipe"), 1, "none.recipe: No such file");
+    expect_refused(run("--inspect none.gguf"), 1, "none.gguf: No such file");
+    expect_refused(run("--no-eval --out /proc/none/a.gguf"), 1, "cannot create the folder");
+    expect_refused(run("--no-eval --out /dev/full"), 1, "/dev/full: not a regular file");
+    cr_expect_eq(count_files("gguf"), 0);
+}
+
+Test(phase7, a_window_that_others_ignore_is_mentioned) {
+    char command[4096];
+    snprintf(command, sizeof command,
+             "cp %s/* %s && chmod u+w %s/* && sed -i 's/\"sliding_window\": null/"
+             "\"sliding_window\": 32/' %s/config.json",
+             shared_path("fixtures/mistral-gqa-f32"), temp_folder(), temp_folder(), temp_folder());
+    cr_assert_eq(system(command), 0);
+    struct outcome o = run("--model . --type F16 --no-eval");
+    cr_expect(strstr(o.err, "the model looks back 32 tokens"), "%s", o.err);
+    cr_expect_gt(size_of("results/model/model-F16.gguf"), 0);
+    outcome_free(&o);
+}
