@@ -2,8 +2,10 @@
 
 #include "kernels/cpu/team.h"
 
-enum { WEAVE_AHEAD = 1024 };       // bytes that are fetched before they are needed
-enum { STRIPE_ROWS = 64 };         // rows a thread takes at a time: four blocks
+enum { WEAVE_AHEAD = 1024 }; // bytes that are fetched before they are needed
+// A thread takes whole stripes of 64 rows, four blocks, about 256 KB at a time: what it asks for
+// beyond a stripe is mostly its own next one, and with many tokens they stay in its L2 cache.
+enum { STRIPE_ROWS = 64, CHUNK_BYTES = 256 << 10, CHUNKS_MIN = 32 };
 #define TEAM_MIN ((size_t)1 << 17) // multiply-adds that are worth waking the team
 
 #define SIMD_VNNI
@@ -28,35 +30,46 @@ void matmul_weave_ref(const struct weave_job *job, const struct weave_x *x) {
         }
 }
 
-struct stripes {
+struct chunks {
     const struct weave_job *jobs;
     size_t n_jobs;
     const struct weave_x *x;
 };
 
-static size_t stripes_of(const struct weave *w) {
-    return (w->n + STRIPE_ROWS - 1) / STRIPE_ROWS;
+// Small matrices are divided further, so that the threads end together; a stripe of many tokens and
+// long rows too, to single blocks.
+static size_t chunk_rows(const struct weave *w, size_t m) {
+    size_t stripe = m < 8 || STRIPE_ROWS / WEAVE_ROWS * w->block_bytes <= CHUNK_BYTES ? STRIPE_ROWS
+                                                                                      : WEAVE_ROWS;
+    size_t fit = CHUNK_BYTES / (stripe / WEAVE_ROWS * w->block_bytes);
+    size_t most = w->n / (stripe * CHUNKS_MIN), stripes = min_size(fit, most);
+    return stripe * (stripes ? stripes : 1);
 }
 
-static void multiply_stripe(void *context, size_t stripe) {
-    const struct stripes *s = context;
+static size_t chunks_of(const struct weave *w, size_t m) {
+    return (w->n + chunk_rows(w, m) - 1) / chunk_rows(w, m);
+}
+
+static void multiply_chunk(void *context, size_t chunk) {
+    const struct chunks *s = context;
     const struct weave_job *job = s->jobs;
-    for (; stripe >= stripes_of(job->w); job++)
-        stripe -= stripes_of(job->w);
-    size_t row = stripe * STRIPE_ROWS, rows = min_size(STRIPE_ROWS, job->w->n - row);
+    for (; chunk >= chunks_of(job->w, s->x->m); job++)
+        chunk -= chunks_of(job->w, s->x->m);
+    size_t most = chunk_rows(job->w, s->x->m);
+    size_t row = chunk * most, rows = min_size(most, job->w->n - row);
     SIMD_CALL(weave_rows, job->w, s->x, row, rows, job->y, job->y_stride, job->bias);
 }
 
 void matmul_weave(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x) {
-    struct stripes s = {jobs, n_jobs, x};
-    size_t stripes = 0, work = 0;
+    struct chunks s = {jobs, n_jobs, x};
+    size_t chunks = 0, work = 0;
     for (size_t i = 0; i < n_jobs; i++) {
-        stripes += stripes_of(jobs[i].w);
+        chunks += chunks_of(jobs[i].w, x->m);
         work += jobs[i].w->n * x->m * x->k;
     }
     if (work >= TEAM_MIN)
-        team_run(stripes, multiply_stripe, &s);
+        team_run(chunks, multiply_chunk, &s);
     else
-        for (size_t i = 0; i < stripes; i++)
-            multiply_stripe(&s, i);
+        for (size_t i = 0; i < chunks; i++)
+            multiply_chunk(&s, i);
 }

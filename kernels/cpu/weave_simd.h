@@ -105,6 +105,7 @@ INLINE void weave_tile_of(const int bits, const bool table, const enum weave_sca
     const int32_t *sum = x->sum + token * x->units;
     const int zero = zero_of(&w->kind, bits, table);
     const bool offsets = zeros == WEAVE_ZERO_OFFSET || zeros == WEAVE_ZERO_K4;
+    const size_t scale_step = (w->block_bytes - w->scales) / w->units;
     struct k4_scales k4[4];
     for (int r = 0; r < R; r++)
         k4[r].scale = k4[r].offset = (vec){0};
@@ -125,6 +126,9 @@ INLINE void weave_tile_of(const int bits, const bool table, const enum weave_sca
                       sums);
 #pragma GCC unroll 4
         for (int r = 0; r < R; r++) {
+            if (token == 0) // the scales of the stream's next block: too few to be foreseen
+                __builtin_prefetch(rows[r].block + w->block_bytes + rows[r].jump + w->scales +
+                                   u * scale_step);
             k4_step(&k4[r], scales, w, &rows[r], u);
             vec scale = unit_scales(scales, w, &rows[r], u, &k4[r]);
             vec code_of_0 = zeros == WEAVE_ZERO_GROUP ? unit_zeros(bits, w, &rows[r], u) : (vec){0};
