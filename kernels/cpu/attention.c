@@ -248,6 +248,29 @@ static bool attend_split(const struct attention_call *call, size_t parts) {
     return true;
 }
 
+// Many parts: they are the team's chunks.
+struct attention_parts {
+    const struct attention_call *call;
+    struct attention_part *parts;
+};
+
+static void attend_part(void *context, size_t chunk) {
+    const struct attention_parts *all = context;
+    attend(all->call, &all->parts[chunk]);
+}
+
+// False, with nothing done, when memory is short.
+static bool attend_parts(const struct attention_call *call, size_t parts) {
+    struct attention_parts all = {call, scratch_get(SCRATCH_BLOCKS, parts * sizeof *all.parts)};
+    struct attention_part part = {0};
+    if (!all.parts)
+        return false;
+    for (size_t i = 0; i < parts && next_part(call, &part); i++)
+        all.parts[i] = part;
+    team_run(parts, attend_part, &all);
+    return true;
+}
+
 static size_t multiply_adds(const struct attention_call *call) {
     size_t seen = 0;
     for (size_t t = 0; t < call->m; t++)
@@ -260,15 +283,12 @@ void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv
                const struct attention_query *queries, float scale) {
     assert(d <= ATTENTION_FLOATS && n_kv_heads > 0 && n_heads % n_kv_heads == 0);
     const struct attention_call call = {out, q, m, n_heads, n_kv_heads, d, queries, scale};
-    bool parallel = threads_max() > 1 && multiply_adds(&call) >= ATTENTION_PARALLEL_MIN;
-    size_t parts = 0;
+    size_t parts = 0, threads = threads_max();
     for (struct attention_part part = {0}; next_part(&call, &part);)
         parts++;
-    if (parallel && parts < 4 * threads_max() && attend_split(&call, parts))
+    if (threads > 1 && multiply_adds(&call) >= ATTENTION_PARALLEL_MIN &&
+        (parts < 4 * threads ? attend_split(&call, parts) : attend_parts(&call, parts)))
         return;
-#pragma omp parallel if (parallel)
-#pragma omp single
     for (struct attention_part part = {0}; next_part(&call, &part);)
-#pragma omp task firstprivate(part)
         attend(&call, &part);
 }

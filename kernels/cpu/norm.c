@@ -4,8 +4,35 @@
 
 #define SIMD_BODY "norm_simd.h"
 #include "simd.h"
+#include "kernels/cpu/team.h"
 
-#define NORM_PARALLEL_MIN ((size_t)1 << 15)
+enum { NORM_PART = 1 << 15 }; // elements a thread takes at a time, or one row
+
+struct norm_rows {
+    float *y;
+    const float *x, *gain, *bias;
+    size_t m, n, together;
+    float eps;
+};
+
+static void rmsnorm_chunk(void *context, size_t chunk) {
+    const struct norm_rows *r = context;
+    size_t first = chunk * r->together;
+    for (size_t i = first; i < min_size(r->m, first + r->together); i++)
+        SIMD_CALL(rmsnorm_row, r->y + i * r->n, r->x + i * r->n, r->n, r->gain, r->eps);
+}
+
+static void layernorm_chunk(void *context, size_t chunk) {
+    const struct norm_rows *r = context;
+    size_t first = chunk * r->together;
+    for (size_t i = first; i < min_size(r->m, first + r->together); i++)
+        SIMD_CALL(layernorm_row, r->y + i * r->n, r->x + i * r->n, r->n, r->gain, r->bias, r->eps);
+}
+
+static void norm_run(struct norm_rows *r, team_work *work) {
+    r->together = NORM_PART / (r->n + 1) + 1;
+    team_run((r->m + r->together - 1) / r->together, work, r);
+}
 
 void rmsnorm_ref(float *y, const float *x, size_t m, size_t n, const float *gain, float eps) {
     for (size_t i = 0; i < m; i++, x += n, y += n) {
@@ -19,9 +46,7 @@ void rmsnorm_ref(float *y, const float *x, size_t m, size_t n, const float *gain
 }
 
 void rmsnorm(float *y, const float *x, size_t m, size_t n, const float *gain, float eps) {
-#pragma omp parallel for schedule(static) if (m * n >= NORM_PARALLEL_MIN)
-    for (size_t i = 0; i < m; i++)
-        SIMD_CALL(rmsnorm_row, y + i * n, x + i * n, n, gain, eps);
+    norm_run(&(struct norm_rows){y, x, gain, NULL, m, n, 0, eps}, rmsnorm_chunk);
 }
 
 void layernorm_ref(float *y, const float *x, size_t m, size_t n, const float *gain,
@@ -40,7 +65,5 @@ void layernorm_ref(float *y, const float *x, size_t m, size_t n, const float *ga
 
 void layernorm(float *y, const float *x, size_t m, size_t n, const float *gain, const float *bias,
                float eps) {
-#pragma omp parallel for schedule(static) if (m * n >= NORM_PARALLEL_MIN)
-    for (size_t i = 0; i < m; i++)
-        SIMD_CALL(layernorm_row, y + i * n, x + i * n, n, gain, bias, eps);
+    norm_run(&(struct norm_rows){y, x, gain, bias, m, n, 0, eps}, layernorm_chunk);
 }

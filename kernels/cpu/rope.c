@@ -4,8 +4,9 @@
 
 #define SIMD_BODY "rope_simd.h"
 #include "simd.h"
+#include "kernels/cpu/team.h"
 
-#define ROPE_PARALLEL_MIN ((size_t)1 << 13)
+enum { ROPE_PART = 1 << 13 }; // elements a thread takes at a time, or one row
 
 enum { ROPE_PAIRS = 64 }; // angles kept on the stack at a time
 
@@ -42,9 +43,23 @@ static void rope_row(float *row, size_t n_heads, size_t d, int32_t position,
     }
 }
 
+struct rope_rows {
+    float *x;
+    size_t x_stride, m, n_heads, d, together;
+    const int32_t *position;
+    const float *inv_freq;
+};
+
+static void rope_chunk(void *context, size_t chunk) {
+    const struct rope_rows *r = context;
+    size_t first = chunk * r->together;
+    for (size_t t = first; t < min_size(r->m, first + r->together); t++)
+        rope_row(r->x + t * r->x_stride, r->n_heads, r->d, r->position[t], r->inv_freq);
+}
+
 void rope(float *x, size_t x_stride, size_t m, size_t n_heads, size_t d, const int32_t *position,
           const float *inv_freq) {
-#pragma omp parallel for schedule(static) if (m * n_heads * d >= ROPE_PARALLEL_MIN)
-    for (size_t t = 0; t < m; t++)
-        rope_row(x + t * x_stride, n_heads, d, position[t], inv_freq);
+    size_t together = ROPE_PART / (n_heads * d + 1) + 1;
+    struct rope_rows rows = {x, x_stride, m, n_heads, d, together, position, inv_freq};
+    team_run((m + together - 1) / together, rope_chunk, &rows);
 }
