@@ -76,6 +76,17 @@ Test(attention, equals_the_reference_in_every_shape) {
         check(&setups[i]);
 }
 
+// Every number of query heads that share keys splits into tiles in its own way, at widths that fill
+// vectors and that do not, and contexts that end just before and behind blocks of keys (64), of
+// values (16) and segments (512).
+Test(attention, every_ratio_of_heads_at_the_borders_of_blocks) {
+    const size_t widths[] = {64, 77, 128}, contexts[] = {1, 15, 17, 63, 64, 65, 511, 513};
+    for (size_t ratio = 1; ratio <= 8; ratio++)
+        for (size_t w = 0; w < 3; w++)
+            for (size_t c = 0; c < 8; c++)
+                check(&(struct setup){1, 2 * ratio, 2, widths[w], contexts[c], c % 2 ? 40 : 0});
+}
+
 Test(attention, hand_computed) {
     const float k[4] = {0, 0, 1, 0}, v[4] = {1, 2, 3, 4}, q[2] = {2, 5};
     const struct attention_query one = {k, v, 4, 0, 0}, both = {k, v, 4, 0, 1};
@@ -163,6 +174,8 @@ Test(attention, bits_do_not_depend_on_threads_or_batch) {
     check_bits(&(struct setup){40, 4, 2, 40, 1300, 0});
     check_bits(&(struct setup){40, 4, 1, 64, 1300, 77});
     check_bits(&(struct setup){1, 1, 1, 128, 2100, 0});
+    check_bits(&(struct setup){70, 21, 3, 72, 600, 0}); // more parts than are split
+    check_bits(&(struct setup){9, 16, 2, 128, 1030, 100});
 }
 
 Test(attention, works_inside_a_parallel_region) {

@@ -1,6 +1,6 @@
 // Where a decode step's time goes, and what a long context costs.
 //
-//     build/tools/bench_decode MODEL [FORMAT [DEPTH [CACHE]]]      e.g. data/model int4-g128 4096
+//     build/tools/bench_decode  MODEL [FORMAT [DEPTH]]       e.g. data/model int4-g128 4096
 //
 // Times, turn by turn: a step of one token at depth 0, the same step's matrix products alone, a
 // step behind DEPTH cached positions, and that step's attention alone. "Of read": the weights' (and
