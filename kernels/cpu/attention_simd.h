@@ -77,9 +77,9 @@ INLINE float attend_softmax_row(float scores[ATTENTION_KEYS], size_t from, size_
 
 // out[i][0 … columns] = out * shrink[i] + Σ weights[i][p] v_p, in registers over all keys;
 // rows of weights are ATTENTION_KEYS apart.
-INLINE void attend_values_tile(const int rows, const int vectors, float *out, size_t out_stride,
-                               const float *shrink, const float *weights, const float *v,
-                               size_t v_stride, size_t keys, size_t columns) {
+INLINE void attend_values_tile(const bool ask, const int rows, const int vectors, float *out,
+                               size_t out_stride, const float *shrink, const float *weights,
+                               const float *v, size_t v_stride, size_t keys, size_t columns) {
     vec acc[DOT_X][4];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < vectors; j++)
@@ -89,9 +89,9 @@ INLINE void attend_values_tile(const int rows, const int vectors, float *out, si
 #pragma GCC unroll 4
         for (int j = 0; j < vectors; j++)
             value[j] = vec_load_part(v + p * v_stride + j * LANES, columns - (size_t)j * LANES);
-#pragma GCC unroll 4 // with fewer rows, asking costs more than it saves
-        for (int j = 0; rows >= 4 && j < vectors; j++)
-            __builtin_prefetch(v + (p + SIMD(ATTEND_FEW)) * v_stride + j * LANES);
+        if (ask && rows >= 4) // with fewer rows it costs more than it saves
+            for (int j = 0; j < vectors; j++)
+                __builtin_prefetch(v + (p + SIMD(ATTEND_FEW)) * v_stride + j * LANES);
 #pragma GCC unroll 6
         for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
@@ -103,12 +103,12 @@ INLINE void attend_values_tile(const int rows, const int vectors, float *out, si
             vec_store(out + (size_t)i * out_stride + j * LANES, acc[i][j]);
 }
 
-INLINE void attend_values_rows(size_t rows, const int vectors, float *out, size_t out_stride,
-                               const float *shrink, const float *weights, const float *v,
-                               size_t v_stride, size_t keys, size_t columns) {
+INLINE void attend_values_rows(const bool ask, size_t rows, const int vectors, float *out,
+                               size_t out_stride, const float *shrink, const float *weights,
+                               const float *v, size_t v_stride, size_t keys, size_t columns) {
 #define VALUES_CASE(n)                                                                             \
     case n:                                                                                        \
-        attend_values_tile(n, vectors, out, out_stride, shrink, weights, v, v_stride, keys,        \
+        attend_values_tile(ask, n, vectors, out, out_stride, shrink, weights, v, v_stride, keys,   \
                            columns);                                                               \
         break
     switch (rows) {
@@ -120,31 +120,37 @@ INLINE void attend_values_rows(size_t rows, const int vectors, float *out, size_
         VALUES_CASE(6);
 #endif
     default:
-        attend_values_tile(1, vectors, out, out_stride, shrink, weights, v, v_stride, keys,
+        attend_values_tile(ask, 1, vectors, out, out_stride, shrink, weights, v, v_stride, keys,
                            columns);
     }
 #undef VALUES_CASE
 }
 
-// More rows than a tile has take a few keys at a time, so that their values are in the L1 cache
-// when the second tile comes to them: 15.0 GB/s a thread instead of 12.5 for 8 rows of 128. Whole
-// groups of four vectors go the fast way; what is left of d, one vector at a time.
+// A few tiles of rows take a few keys at a time, so that their values are in the L1 cache when the
+// second tile comes to them: 15.0 GB/s a thread instead of 12.5 for 8 rows of 128. One tile needs
+// no step, and in prefill's many the sums come and go more often than the values. Whole groups of
+// four vectors go the fast way; what is left of d, one vector at a time.
 INLINE void attend_values(const struct attention_block *b, struct attention_sums *sums,
                           const float *shrink, const float *weights, const float *v, size_t keys) {
+    const bool steps = b->rows > DOT_X && b->rows <= ATTENTION_ROWS / 4;
     static const float ones[] = {1, 1, 1, 1, 1, 1};
     for (size_t p = 0, few; p < keys; p += few) {
-        few = b->rows > DOT_X ? min_size(SIMD(ATTEND_FEW), keys - p) : keys;
+        few = steps ? min_size(SIMD(ATTEND_FEW), keys - p) : keys;
         for (size_t c = 0, columns; c < b->d; c += columns) {
             columns = c + 4 * LANES <= b->d ? 4 * LANES : min_size(LANES, b->d - c);
             for (size_t r = 0, n; r < b->rows; r += n) {
                 n = attend_together(b->rows - r);
                 float *out = sums->out + r * b->d_padded + c;
                 const float *w = weights + r * ATTENTION_KEYS + p, *s = p ? ones : shrink + r;
-                if (columns == 4 * LANES)
-                    attend_values_rows(n, 4, out, b->d_padded, s, w, v + p * b->d + c, b->d, few,
+                const float *values = v + p * b->d + c;
+                if (columns < 4 * LANES)
+                    attend_values_rows(false, n, 1, out, b->d_padded, s, w, values, b->d, few,
+                                       columns);
+                else if (steps)
+                    attend_values_rows(true, n, 4, out, b->d_padded, s, w, values, b->d, few,
                                        columns);
                 else
-                    attend_values_rows(n, 1, out, b->d_padded, s, w, v + p * b->d + c, b->d, few,
+                    attend_values_rows(false, n, 4, out, b->d_padded, s, w, values, b->d, few,
                                        columns);
             }
         }
