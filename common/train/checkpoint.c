@@ -11,7 +11,7 @@
 
 // ---- the state ----------------------------------------------------------------------------------
 
-enum { COUNTERS = 5, STATE_TENSORS = 4 };
+enum { COUNTERS = 6, STATE_TENSORS = 4 };
 
 // Step, what the order of the data depends on, and what the moments are.
 static void counters_of(const struct trainer *t, int64_t out[COUNTERS]) {
@@ -20,6 +20,7 @@ static void counters_of(const struct trainer *t, int64_t out[COUNTERS]) {
     out[2] = (int64_t)t->options.batch;
     out[3] = (int64_t)t->options.context;
     out[4] = t->options.muon_lr > 0;
+    out[5] = (int64_t)t->data.n_windows;
 }
 
 static struct tensor vector_of(const char *name, enum dtype type, size_t n, void *data) {

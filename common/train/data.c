@@ -13,8 +13,9 @@ static void start_epoch(struct token_data *d, uint64_t epoch) {
     r.state = random_u64(&r) + epoch;
     size_t used = d->n_windows * d->context + 1;
     d->epoch = epoch;
-    d->offset =
-        random_below(&r, (uint32_t)(d->n - used < d->context ? d->n - used + 1 : d->context));
+    if (!d->starts)
+        d->offset =
+            random_below(&r, (uint32_t)(d->n - used < d->context ? d->n - used + 1 : d->context));
     for (size_t i = 0; i < d->n_windows; i++)
         d->order[i] = (uint32_t)i;
     for (size_t i = d->n_windows; i-- > 1;) {
@@ -45,15 +46,40 @@ bool token_data_init(struct token_data *d, const int32_t *ids, size_t n, size_t 
     return true;
 }
 
+bool token_data_align(struct token_data *d, const size_t *starts, size_t n_starts,
+                      struct error *err) {
+    size_t *chosen = memory_alloc(d->n_windows, sizeof *chosen, "starts of windows", err);
+    size_t n = 0, next = 0;
+    for (size_t i = 0; chosen && i < n_starts; i++)
+        if (starts[i] >= next && starts[i] < d->n && d->n - starts[i] > d->context) {
+            chosen[n++] = starts[i];
+            next = starts[i] + d->context;
+        }
+    if (chosen && n == 0)
+        error_set(err, "no document begins before the last %zu tokens", d->context);
+    if (n == 0) {
+        free(chosen);
+        return false;
+    }
+    free(d->starts);
+    d->starts = chosen;
+    d->n_windows = n; // no more than before: windows do not overlap
+    d->offset = 0;
+    start_epoch(d, 0);
+    return true;
+}
+
 void token_data_free(struct token_data *d) {
     free(d->order);
+    free(d->starts);
     *d = (struct token_data){0};
 }
 
 void token_data_window(struct token_data *d, uint64_t i, int32_t *tokens, int32_t *targets) {
     if (i / d->n_windows != d->epoch)
         start_epoch(d, i / d->n_windows);
-    const int32_t *from = d->ids + d->offset + (size_t)d->order[i % d->n_windows] * d->context;
+    size_t window = d->order[i % d->n_windows];
+    const int32_t *from = d->ids + (d->starts ? d->starts[window] : d->offset + window * d->context);
     memcpy(tokens, from, d->context * sizeof *tokens);
     memcpy(targets, from + 1, d->context * sizeof *targets);
 }

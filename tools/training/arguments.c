@@ -27,6 +27,7 @@ static const char usage[] =
     "  --decay F --clip F weight decay of matrices; largest gradient norm [0.1, 1]\n"
     "  --init DIR        start from this checkpoint's weights [random ones]\n"
     "  --seed N          of the weights and the order of the text [1]\n"
+    "  --documents       windows begin where documents do: behind an end token or a blank line\n"
     "  --recompute       gradient checkpointing: a quarter of the memory, a third more time\n"
     "  --state FILE      what --resume continues from [OUT/train.state; removed at the end]\n"
     "  --save-minutes F  how often it is saved [5]\n"
@@ -129,6 +130,7 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"decay", NUMBER, {.number = &o->decay}, 0, 10},
         {"clip", NUMBER, {.number = &o->clip}, 0, 1e9},
         {"save-minutes", NUMBER, {.number = &job->save_minutes}, 0, 1e6},
+        {"documents", SWITCH, {.on = &job->documents}, 0, 0},
         {"recompute", SWITCH, {.on = &o->recompute}, 0, 0},
         {"resume", SWITCH, {.on = &job->resume}, 0, 0},
         {"quiet", SWITCH, {.on = &raw->quiet}, 0, 0},
@@ -169,6 +171,8 @@ struct train_job train_job_parse(int argc, char **argv) {
         refuse("expected --config FILE and --out DIR");
     if (!job.ids == !job.data || !job.data != !job.tokenizer)
         refuse("expected either --data FILE with --tokenizer DIR or --ids FILE");
+    if (job.documents && !job.tokenizer)
+        refuse("--documents needs --data and --tokenizer");
     fill_options(&job.options, &raw);
     if (raw.threads)
         omp_set_num_threads((int)raw.threads);

@@ -11,6 +11,7 @@ struct train_job {
     struct train_options options;
     double save_minutes;
     uint64_t snapshot; // step of the first snapshot, 0: none; the next ones each at twice the step
+    bool documents; // windows begin with a document
     bool resume;
 };
 
