@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "core/dtype.h"
-#include "kernels/cpu/matmul_weave.h"
+#include "kernels/cpu/matmul_weave_tiles.h"
 #include "tests/kernel_data.h"
 #include "tests/weave_data.h"
 
@@ -139,6 +139,46 @@ Test(matmul_weave, bits_do_not_depend_on_threads_or_batch) {
         free(w.data), free(w2.data);
         release(x), release(want), release(got);
     }
+}
+
+// Many tokens go through AMX tiles where there are some: with the bits of AVX-512 VNNI, in every
+// remainder of rows, columns and tokens, for any number of threads.
+Test(matmul_weave, tiles_give_the_bits_of_vnni) {
+    const size_t ms[] = {24, 31, 32, 33, 50}, ns[] = {1, 16, 33, 128, 300};
+    const size_t ks[] = {64, 192, 448, 512, 576, 1280};
+    int used = 0;
+    if (kernels_level() < LEVEL_AMX)
+        cr_skip_test("skipped: no AMX here");
+    for (size_t i = 0; i < WEAVE_KINDS; i++)
+        for (size_t s = 0; s < 30; s++) {
+            size_t m = ms[s % 5], n = ns[s / 5 % 5], k = ks[s % 6];
+            struct random r = {i * 100 + s};
+            struct weave w;
+            struct error err = {0};
+            struct weave_x q = {0};
+            if (!random_weave(&r, &w, &weave_kinds[i], n, k))
+                continue;
+            float *x = outliers(&r, m, k), *bias = outliers(&r, 1, n);
+            float *want = poisoned(m * n), *got = poisoned(m * n);
+            cr_assert(weave_x_make(&q, &w, x, k, m, &err));
+            struct weave_job job = {&w, want, n, s % 2 ? bias : NULL};
+            kernels_level_force(LEVEL_VNNI);
+            matmul_weave(&job, 1, &q);
+            kernels_level_force(LEVEL_AMX);
+            used += weave_tiles_wanted(&w, m);
+            job.y = got;
+            for (int threads = 1; threads <= 3; threads++) {
+                omp_set_num_threads(threads);
+                memset(got, 0xff, m * n * sizeof *got);
+                matmul_weave(&job, 1, &q);
+                cr_assert_arr_eq(got, want, m * n * sizeof *got, "kind %zu m %zu n %zu k %zu", i, m,
+                                 n, k);
+            }
+            weave_x_free(&q);
+            free(w.data);
+            release(x), release(bias), release(want), release(got);
+        }
+    cr_assert_gt(used, 150);
 }
 
 // Rounding the activations to int8 costs less than 1 % of |x| |w|.

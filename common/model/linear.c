@@ -7,7 +7,7 @@
 #include "quant/woven.h"
 #include "kernels/cpu/matmul_rows.h"
 #include "kernels/cpu/matmul_tiles.h"
-#include "kernels/cpu/matmul_weave.h"
+#include "kernels/cpu/matmul_weave_tiles.h"
 
 enum { LINEARS_TOGETHER = 3 }; // q, k and v
 
@@ -79,13 +79,14 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
 enum { TILES_MIN_WEIGHTS = 1 << 18, TILES_MIN_TOKENS_WOVEN = 24 };
 
 // Whether l's product with so many tokens is made in tiles of bfloat16, and how. Weights in float32
-// never are: who has them wants their precision.
+// never are: who has them wants their precision. Woven ones that fill tiles of int8 go there.
 static bool tile_job(const struct linear *l, size_t m, float *y, struct weight_source *source,
                      struct tile_job *job) {
     enum dtype type = l->w.dtype;
     size_t n = l->w.shape[0], k = l->w.shape[1];
     if (!matmul_tiles_wanted(m) || n * k < TILES_MIN_WEIGHTS || !l->rounds_x ||
-        l->int8_activations || type == DTYPE_F32 || (l->woven && m < TILES_MIN_TOKENS_WOVEN))
+        l->int8_activations || type == DTYPE_F32 || (l->woven && m < TILES_MIN_TOKENS_WOVEN) ||
+        (l->woven && weave_tiles_wanted(&l->woven->weave, m)))
         return false;
     *source = (struct weight_source){.n = n, .k = k, .context = &l->w, .read = read_rows};
     *job = (struct tile_job){.n = n, .y = y, .y_stride = n, .bias = l->bias, .source = source};

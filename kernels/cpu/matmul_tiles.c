@@ -7,18 +7,10 @@
 #include "simd.h"
 
 enum {
-    TILE = 16,         // rows of a tile, and tokens
-    STEP = 32,         // columns of a tile
-    TILE_BYTES = 1024, // 16 rows of 64 bytes, whatever they hold
-    K_BLOCK = 256,     // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
-    PANEL = 256,       // rows a thread takes at a time: 128 KB of a block's weights
+    STEP = 32,     // columns of a tile
+    K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
+    PANEL = 256,   // rows a thread takes at a time: 128 KB of a block's weights
     MIN_TOKENS = 8
-};
-
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
 };
 
 #define SIMD_SUFFIX avx512
@@ -33,6 +25,7 @@ struct tile_config {
     "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-bf16")
 #endif
 #include "simd_vec.h"
+#include "amx_simd.h"
 #include "tiles_simd.h"
 #ifdef __clang__
 #pragma clang attribute pop

@@ -1,5 +1,6 @@
 #include "kernels/cpu/matmul_weave.h"
 
+#include "kernels/cpu/matmul_weave_tiles.h"
 #include "kernels/cpu/team.h"
 
 enum { WEAVE_AHEAD = 1024 }; // bytes that are fetched before they are needed
@@ -63,6 +64,11 @@ static void multiply_chunk(void *context, size_t chunk) {
 void matmul_weave(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x) {
     struct chunks s = {jobs, n_jobs, x};
     size_t chunks = 0, work = 0;
+    bool tiles = true;
+    for (size_t i = 0; i < n_jobs; i++)
+        tiles = tiles && weave_tiles_wanted(jobs[i].w, x->m);
+    if (tiles && matmul_weave_tiles(jobs, n_jobs, x))
+        return;
     for (size_t i = 0; i < n_jobs; i++) {
         chunks += chunks_of(jobs[i].w, x->m);
         work += jobs[i].w->n * x->m * x->k;

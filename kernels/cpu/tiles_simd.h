@@ -247,18 +247,6 @@ static void store_panel(const struct tile_call *call, const struct tile_job *job
         }
 }
 
-// All eight tiles are 16 rows of 64 bytes. The barrier keeps the configuration in memory: gcc 12
-// believes that the instruction reads less of it than it does.
-static void configure_tiles(void) {
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = TILE;
-    }
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
-}
-
 static void multiply_panel(const struct tile_call *cc, const struct tile_job *job, size_t row) {
     const struct tile_call *call = cc;
     enum { BLOCK_STEPS = K_BLOCK / STEP, TILES = PANEL / TILE, SUMS = TILE * TILE };

@@ -11,7 +11,6 @@
 #define unit_sums SIMD(unit_sums)
 #define weave_tile SIMD(weave_tile)
 #define weave_tile_of SIMD(weave_tile_of)
-#define store_rows SIMD(store_rows)
 #if SIMD_NEON
 #include "weave_neon_simd.h"
 #endif
@@ -171,22 +170,6 @@ INLINE void weave_tile(const int R, const int M, const struct weave *w,
     else TILE_OF(8, false, scale, zero);
 #undef TILE_IF
 #undef TILE_OF
-}
-
-// y[m][rows of a vector] = sums * their scales + bias, those below n.
-INLINE void store_rows(const struct weave *w, const struct row_vector *row, size_t at, const int M,
-                       const vec *sums, float *y, size_t y_stride, const float *bias) {
-    vec scale = vec_set(1.0f);
-    if (at >= w->n)
-        return;
-    if (w->kind.scale == WEAVE_SCALE_ROW)
-        memcpy(&scale, row->block + w->scales + row->lane * 4, sizeof scale);
-    for (int m = 0; m < M; m++) {
-        vec v = sums[m] * scale;
-        if (bias)
-            v += vec_load_part(bias + at, w->n - at);
-        vec_store_part(y + (size_t)m * y_stride + at, v, w->n - at);
-    }
 }
 
 #define WEAVE_TILE(R, M)                                                                           \

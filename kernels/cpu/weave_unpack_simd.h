@@ -1,4 +1,5 @@
-// What the bytes of a woven block mean: codes, scales and zeros of LANES of its rows at a time.
+// What the bytes of a woven block mean: codes, scales and zeros of LANES of its rows at a time; and
+// the end of their sums.
 #include "half_simd.h"
 
 #define row_vector SIMD(row_vector)
@@ -14,6 +15,7 @@
 #define unit_offsets SIMD(unit_offsets)
 #define zero_of SIMD(zero_of)
 #define table_of SIMD(table_of)
+#define store_rows SIMD(store_rows)
 
 struct row_vector {
     const unsigned char *block; // of its rows
@@ -170,4 +172,20 @@ INLINE vec unit_offsets(const enum weave_zero zeros, const struct weave *w,
         return half_lanes(row->block + w->zeros + (group * WEAVE_ROWS + row->lane) * 2);
     return k4->offset * __builtin_convertvector(
                             byte_lanes(k4->offsets + unit % 8 * WEAVE_ROWS + row->lane), vec);
+}
+
+// y[m][rows of a vector] = sums * their scales + bias, those below n.
+INLINE void store_rows(const struct weave *w, const struct row_vector *row, size_t at, const int M,
+                       const vec *sums, float *y, size_t y_stride, const float *bias) {
+    vec scale = vec_set(1.0f);
+    if (at >= w->n)
+        return;
+    if (w->kind.scale == WEAVE_SCALE_ROW)
+        memcpy(&scale, row->block + w->scales + row->lane * 4, sizeof scale);
+    for (int m = 0; m < M; m++) {
+        vec v = sums[m] * scale;
+        if (bias)
+            v += vec_load_part(bias + at, w->n - at);
+        vec_store_part(y + (size_t)m * y_stride + at, v, w->n - at);
+    }
 }
