@@ -137,6 +137,24 @@ Test(stories, are_clean_text_that_ends_in_a_full_stop) {
 }
 
 // Variables are drawn once: an opening's day is not overwritten by the plot's.
+// Half of them by an opening or an introduction alone; none with more than its own facts.
+Test(stories, parts_are_short_and_have_facts) {
+    struct random r = {3};
+    struct tale t;
+    size_t plots = 0, bytes = 0, most = 0;
+    for (int i = 0; i < 400; i++) {
+        story_init(&s, &r, NULL, 0);
+        tale_tell_part(&t, &s);
+        cr_assert(!s.broken && t.n_facts > 0 && s.size > 0, "%s", s.text);
+        cr_assert(t.plot || !tale_held_out(&t, &s));
+        plots += t.plot != NULL;
+        bytes += s.size;
+        most = !t.plot && s.size > most ? s.size : most;
+    }
+    cr_assert(plots > 150 && plots < 250);
+    cr_assert(most < 150 && bytes < 400 * 350);
+}
+
 Test(stories, no_variable_is_drawn_twice) {
     const struct plot *parts[64];
     size_t n = 0, openings_end;

@@ -13,6 +13,7 @@
 #include "io/json.h"
 #include "io/safetensors.h"
 #include "tests/shared.h"
+#include "tools/training/documents.h"
 #include "train/adamw.h"
 #include "train/pages.h"
 #include "train/trainer.h"
@@ -361,6 +362,87 @@ Test(train, every_epoch_has_every_window_once) {
     token_data_window(&d, 5, tokens, targets);
     cr_assert_eq(tokens[0], first);
     token_data_free(&d);
+}
+
+Test(train, windows_begin_where_documents_do) {
+    enum { N = 100, C = 10 };
+    static const size_t starts[] = {0, 4, 11, 20, 22, 47, 88, 91}; // used: 0, 11, 22, 47, 88
+    int32_t ids[N], tokens[C], targets[C];
+    struct token_data d;
+    struct error err = {0};
+    for (int i = 0; i < N; i++)
+        ids[i] = i;
+    cr_assert(token_data_init(&d, ids, N, C, N, 9, &err), "%s", err.message);
+    cr_assert(token_data_align(&d, starts, 8, &err), "%s", err.message);
+    cr_assert_eq(d.n_windows, 5);
+    for (uint64_t epoch = 0; epoch < 3; epoch++) {
+        int32_t sum = 0;
+        for (uint64_t i = 0; i < 5; i++) {
+            token_data_window(&d, epoch * 5 + i, tokens, targets);
+            cr_assert_eq(targets[C - 1], tokens[0] + C);
+            sum += tokens[0];
+        }
+        cr_assert_eq(sum, 0 + 11 + 22 + 47 + 88);
+    }
+    cr_assert_not(token_data_align(&d, (size_t[]){90, 95, 200}, 3, &err));
+    cr_assert_str_eq(err.message, "no document begins before the last 10 tokens");
+    token_data_free(&d);
+}
+
+Test(train, tokens_that_are_not_scored_are_no_targets) {
+    const int32_t ids[] = {5, 6, 7, 8, 9};
+    const uint8_t unscored[] = {1, 0, 1, 0, 0};
+    int32_t tokens[4], targets[4];
+    struct token_data d;
+    struct error err = {0};
+    cr_assert(token_data_init(&d, ids, 5, 4, 10, 0, &err));
+    d.unscored = unscored;
+    token_data_window(&d, 0, tokens, targets);
+    cr_assert_arr_eq(tokens, ids, sizeof tokens);
+    cr_assert_arr_eq(targets, ((const int32_t[]){6, -1, 8, 9}), sizeof targets);
+    token_data_free(&d);
+}
+
+// "." and a newline are one token of the bundled tokenizer, as is a stop before a blank line; and
+// a blank line may be two tokens.
+Test(train, documents_begin_behind_blank_lines_and_end_tokens) {
+    static const char text[] = "One.\nTwo.\n\nIs it one\nor two\n\nThree.<|endoftext|>Four.";
+    static const char *const starts[] = {"One", "Is", "Three", "Four"};
+    struct error err = {0};
+    struct tokenizer *t = tokenizer_load("data/model", &err);
+    struct token_list list = {0};
+    if (!t)
+        cr_skip_test("skipped: no data/model");
+    cr_assert(tokenizer_encode(t, text, strlen(text), &list, &err));
+    uint8_t *marks = documents_find(list.ids, list.n, t, &err);
+    cr_assert(marks, "%s", err.message);
+    char first[256] = "";
+    size_t n = 0;
+    for (size_t i = 0; i < list.n; i++) {
+        char *rest = tokenizer_decode(t, list.ids + i, list.n - i, false, NULL, &err);
+        if (marks[i] & DOCUMENT_START)
+            cr_assert(n < 4 && strncmp(rest, starts[n], strlen(starts[n])) == 0, "%s", rest), n++;
+        free(rest);
+        char *one = tokenizer_decode(t, list.ids + i, 1, false, NULL, &err);
+        if (marks[i] & DOCUMENT_FIRST_LINE)
+            strcat(first, one);
+        free(one);
+    }
+    cr_assert_eq(n, 4);
+    cr_assert_str_eq(first, "One.\nIs it one\nThree.<|endoftext|>Four.");
+    size_t skipped = 0, lines = 0;
+    for (size_t i = 0; i < list.n; i++)
+        lines += (marks[i] & DOCUMENT_FIRST_LINE) > 0;
+    documents_skip_first_lines(marks, list.n, 0, 1);
+    for (size_t i = 0; i < list.n; i++)
+        skipped += marks[i];
+    cr_assert_eq(skipped, lines);
+    documents_skip_first_lines(marks, list.n, 1, 1);
+    for (size_t i = 0; i < list.n; i++)
+        cr_assert_eq(marks[i], 0);
+    free(marks);
+    token_list_free(&list);
+    tokenizer_free(t);
 }
 
 Test(train, bad_data_is_refused) {

@@ -22,6 +22,7 @@ struct job {
     uint64_t seed;
     size_t amount;  // bytes to reach, or questions
     uint32_t facts; // a story ends with 1 to this many of its facts
+    bool parts;     // two stories in three are a part of one
     const char *out;
 };
 
@@ -31,9 +32,11 @@ struct totals {
 };
 
 static const char usage[] =
-    "usage: make_stories [--eval | --calib | --choices N] [--seed N] [--bytes N] --out FILE\n"
+    "usage: make_stories [--eval | --calib | --choices N] [--seed N] [--bytes N] [--facts N]\n"
+    "                    --out FILE\n"
     "Writes seeded stories: for training (without a kind), held out for evaluation, for\n"
-    "calibration, or N multiple-choice questions as JSON lines. Bytes may end in kB or MB.\n"
+    "calibration, or N multiple-choice questions as JSON lines. Bytes may end in kB or MB. A\n"
+    "story ends with one to --facts of its facts, told or asked [3].\n"
     "  make_stories --bytes 24MB --out data/train/stories.txt\n"
     "  make_stories --eval --bytes 240kB --out data/eval.txt     and its entropy, data/eval.json\n";
 
@@ -62,6 +65,7 @@ static struct job parse_arguments(int argc, char **argv) {
         {"seed", required_argument, NULL, 's'},
         {"bytes", required_argument, NULL, 'b'},
         {"facts", required_argument, NULL, 'f'},
+        {"parts", no_argument, NULL, 'p'},
         {"out", required_argument, NULL, 'o'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -82,6 +86,8 @@ static struct job parse_arguments(int argc, char **argv) {
             bytes = parse_number(optarg, true);
         else if (c == 'f')
             job.facts = (uint32_t)parse_number(optarg, false);
+        else if (c == 'p')
+            job.parts = true;
         else if (c == 'o')
             job.out = optarg;
         else {
@@ -99,10 +105,11 @@ static struct job parse_arguments(int argc, char **argv) {
 }
 
 // Draws stories until one is, or is not, held out.
-static void tell_next(struct tale *t, struct story *s, struct random *r, bool held_out) {
+static void tell_next(struct tale *t, struct story *s, struct random *r, bool held_out,
+                      bool part) {
     do {
         story_init(s, r, NULL, 0);
-        tale_tell(t, s);
+        (part ? tale_tell_part : tale_tell)(t, s);
     } while (tale_held_out(t, s) != held_out && !s->broken);
 }
 
@@ -111,7 +118,7 @@ static void write_text(const struct job *job, FILE *f, struct totals *sum) {
     struct tale t;
     struct random r = {job->seed};
     while (sum->bytes < job->amount && !s.broken) {
-        tell_next(&t, &s, &r, job->kind == KIND_EVAL);
+        tell_next(&t, &s, &r, job->kind == KIND_EVAL, job->parts && sum->stories % 3);
         tale_end(&t, &s, job->facts);
         bool stop = job->kind == KIND_TRAIN && random_below(&r, 4) == 0;
         const char *mark = stop ? "<|endoftext|>" : "\n\n";
@@ -130,7 +137,7 @@ static void write_questions(const struct job *job, FILE *f, struct totals *sum) 
     struct tale t;
     struct random r = {job->seed};
     for (; sum->stories < job->amount; sum->stories++) {
-        tell_next(&t, &s, &r, true);
+        tell_next(&t, &s, &r, true, false);
         tale_ask(&t, &s, &q);
         cJSON *line = cJSON_CreateObject();
         cJSON_AddStringToObject(line, "context", q.context);
@@ -138,6 +145,8 @@ static void write_questions(const struct job *job, FILE *f, struct totals *sum) 
         for (int i = 0; i < QUESTION_CHOICES; i++)
             cJSON_AddItemToArray(choices, cJSON_CreateString(q.choices[i]));
         cJSON_AddNumberToObject(line, "answer", q.answer);
+        enum list_id about = variable_list(q.fact->variable);
+        cJSON_AddStringToObject(line, "about", world_lists[about].name);
         char *text = cJSON_PrintUnformatted(line);
         cJSON_Delete(line);
         if (!text || s.broken)

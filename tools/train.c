@@ -15,6 +15,7 @@
 #include "report/progress.h"
 #include "text/tokenizer.h"
 #include "tools/training/arguments.h"
+#include "tools/training/documents.h"
 #include "train/trainer.h"
 
 // Set by the signal handler, read between steps.
@@ -44,40 +45,17 @@ static int32_t *read_ids(const char *path, const struct tokenizer *tokenizer, si
     return list.ids;
 }
 
-// How a token's text ends: in no newline, in one, in a blank line; or it is one newline and nothing
-// else, and what stood before it decides.
-enum ending { TEXT, NEWLINE, BLANK_LINE, LONE_NEWLINE };
-
-static enum ending ending_of(const struct tokenizer *t, int32_t id) {
-    struct error err;
-    size_t n = 0;
-    char *text = id == tokenizer_eos(t) ? NULL : tokenizer_decode(t, &id, 1, false, &n, &err);
-    bool newline = n >= 1 && text[n - 1] == '\n', blank = n >= 2 && text[n - 2] == '\n';
-    free(text);
-    if (id == tokenizer_eos(t) || (newline && blank))
-        return BLANK_LINE;
-    return !newline ? TEXT : n == 1 ? LONE_NEWLINE : NEWLINE;
-}
-
-// Windows begin where documents do: at the text's start, behind an end token and a blank line.
-static bool align_windows(struct token_data *d, const struct tokenizer *tokenizer,
+// --documents and --first-lines. *unscored is the caller's to free, after training.
+static bool use_documents(struct token_data *d, const struct train_job *job,
+                          const struct tokenizer *tokenizer, uint8_t **unscored,
                           struct error *err) {
-    size_t vocab = tokenizer_vocab_size(tokenizer), n = 1;
-    uint8_t *endings = memory_alloc(vocab, sizeof *endings, "endings of tokens", err);
-    size_t *starts = endings ? memory_alloc(d->n, sizeof *starts, "starts of documents", err) : NULL;
-    for (size_t id = 0; starts && id < vocab; id++)
-        endings[id] = (uint8_t)ending_of(tokenizer, (int32_t)id);
-    for (size_t i = 1; starts && i < d->n; i++) {
-        enum ending last = endings[d->ids[i - 1]], before = i > 1 ? endings[d->ids[i - 2]] : TEXT;
-        if (last == BLANK_LINE || (last == LONE_NEWLINE && before != TEXT))
-            starts[n++] = i;
-    }
-    if (starts)
-        starts[0] = 0;
-    bool ok = starts && token_data_align(d, starts, n, err);
-    free(endings);
-    free(starts);
-    return ok;
+    uint8_t *places = documents_find(d->ids, d->n, tokenizer, err);
+    *unscored = places;
+    if (!places || (job->documents && !documents_align(d, places, err)))
+        return false;
+    documents_skip_first_lines(places, d->n, job->first_lines, job->options.seed);
+    d->unscored = places;
+    return true;
 }
 
 static bool copy_file(const char *from_folder, const char *to_folder, const char *name,
@@ -248,6 +226,7 @@ int main(int argc, char **argv) {
     struct trainer t = {0};
     struct tokenizer *tokenizer = NULL;
     int32_t *ids = NULL;
+    uint8_t *unscored = NULL;
     size_t n = 0;
     int status = 1;
     signal(SIGINT, on_signal);
@@ -258,13 +237,15 @@ int main(int argc, char **argv) {
         if (tokenizer && shape.eos < 0)
             shape.eos = tokenizer_eos(tokenizer);
         if (trainer_init(&t, &shape, &job.options, ids, n, &err) &&
-            (!job.documents || align_windows(&t.data, tokenizer, &err)) &&
+            ((!job.documents && job.first_lines == 1) ||
+             use_documents(&t.data, &job, tokenizer, &unscored, &err)) &&
             (!job.init || network_import(&t.network, job.init, &err)))
             status = train(&job, &t, tokenizer, &err);
     }
     trainer_free(&t);
     tokenizer_free(tokenizer);
     free(ids);
+    free(unscored);
     free(job.state);
     if (status == 1)
         fprintf(stderr, "train: %s\n", err.message);

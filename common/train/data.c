@@ -79,9 +79,13 @@ void token_data_window(struct token_data *d, uint64_t i, int32_t *tokens, int32_
     if (i / d->n_windows != d->epoch)
         start_epoch(d, i / d->n_windows);
     size_t window = d->order[i % d->n_windows];
-    const int32_t *from = d->ids + (d->starts ? d->starts[window] : d->offset + window * d->context);
+    const int32_t *from =
+        d->ids + (d->starts ? d->starts[window] : d->offset + window * d->context);
     memcpy(tokens, from, d->context * sizeof *tokens);
     memcpy(targets, from + 1, d->context * sizeof *targets);
+    for (size_t c = 0; d->unscored && c < d->context; c++)
+        if (d->unscored[from + 1 - d->ids + c])
+            targets[c] = -1;
 }
 
 int32_t *token_data_read(const char *path, size_t *n, struct error *err) {

@@ -17,7 +17,8 @@ struct token_data {
     uint64_t seed, epoch; // the epoch that order and offset belong to
     uint32_t *order;      // [n_windows]
     size_t offset;
-    size_t *starts; // [n_windows] where each begins, or NULL: one behind the other
+    size_t *starts;          // [n_windows] where each begins, or NULL: one behind the other
+    const uint8_t *unscored; // [n] tokens that are read but not learned, or NULL; the caller's
 };
 
 // Checks that there is at least one window (context + 1 ids) and every id is below vocab.
@@ -29,7 +30,8 @@ void token_data_free(struct token_data *d);
 // in the middle of a document, and asks for what was told before it. Fails if no window fits.
 bool token_data_align(struct token_data *d, const size_t *starts, size_t n_starts,
                       struct error *err);
-// Window number i, counted through all epochs: tokens [context] and what follows each.
+// Window number i, counted through all epochs: tokens [context] and what follows each, -1 where
+// that is not scored.
 void token_data_window(struct token_data *d, uint64_t i, int32_t *tokens, int32_t *targets);
 
 // The ids of a file of little-endian uint16. The caller frees them.

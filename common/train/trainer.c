@@ -114,7 +114,7 @@ static void update_weights(struct trainer *t, double lr, double scale) {
             continue;
         }
         struct adamw a = {.lr = lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps};
-        a.decay = param->n_dims == 2 ? o->decay : 0.0;
+        a.decay = param->n_dims == 2 && !(o->muon_lr > 0) ? o->decay : 0.0;
         a.gradient_scale = scale;
         a.step = t->step + 1;
         adamw_update(net->values + param->offset, net->grads + param->offset,

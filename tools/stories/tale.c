@@ -16,14 +16,14 @@ static void add_facts(struct tale *t, const struct plot *p) {
         t->facts[t->n_facts++] = &p->facts[i];
 }
 
-static void tell_part(struct tale *t, struct story *s, const struct plot *p) {
+static void tell_part(struct tale *t, struct story *s, const struct plot *p, bool fill) {
     story_set(s, p->variables);
     if (p->prepare)
         p->prepare(s);
     add_facts(t, p);
     for (int i = 0; i < PLOT_MAX_STEPS && p->steps[i]; i++) {
         bool may_fill = p->steps[i][0] == '%';
-        if (may_fill && story_draw(s, 2))
+        if (fill && may_fill && story_draw(s, 2))
             story_sentence(s, plot_filler);
         story_sentence(s, p->steps[i] + may_fill);
     }
@@ -33,13 +33,42 @@ void tale_tell(struct tale *t, struct story *s) {
     t->n_facts = 0;
     t->plot = &plots[story_draw(s, (uint32_t)plots_count)];
     story_set(s, "A");
-    tell_part(t, s, &plot_openings[story_draw(s, (uint32_t)plot_openings_count)]);
+    tell_part(t, s, &plot_openings[story_draw(s, (uint32_t)plot_openings_count)], true);
     if (!t->plot->introduces_itself)
-        tell_part(t, s, &plot_introductions[story_draw(s, (uint32_t)plot_introductions_count)]);
-    tell_part(t, s, t->plot);
+        tell_part(t, s, &plot_introductions[story_draw(s, (uint32_t)plot_introductions_count)],
+                  true);
+    tell_part(t, s, t->plot, true);
+}
+
+// One of the parts that have facts.
+static const struct plot *draw_with_facts(struct story *s, const struct plot *parts, size_t n) {
+    const struct plot *p;
+    do
+        p = &parts[story_draw(s, (uint32_t)n)];
+    while (!p->facts[0].variable);
+    return p;
+}
+
+void tale_tell_part(struct tale *t, struct story *s) {
+    t->n_facts = 0;
+    t->plot = NULL;
+    story_set(s, "A");
+    switch (story_draw(s, 4)) {
+    case 0:
+        tell_part(t, s, draw_with_facts(s, plot_openings, plot_openings_count), false);
+        return;
+    case 1:
+        tell_part(t, s, draw_with_facts(s, plot_introductions, plot_introductions_count), false);
+        return;
+    default:
+        t->plot = &plots[story_draw(s, (uint32_t)plots_count)];
+        tell_part(t, s, t->plot, false);
+    }
 }
 
 bool tale_held_out(const struct tale *t, const struct story *s) {
+    if (!t->plot)
+        return false;
     struct value a = s->variables['A'], b = s->variables[(int)t->plot->key];
     struct random hash = {(uint64_t)a.index << 32 | (uint64_t)b.list << 16 | (uint64_t)b.index};
     return random_below(&hash, 10) == 0;

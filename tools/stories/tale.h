@@ -16,8 +16,11 @@ struct tale {
     size_t n_facts;
 };
 
-// The story up to its ending, and the ending: one to `most` of its facts (on a line of its own; the text ends in a full stop).
+// The story up to its ending, and the ending: one to `most` of its facts (on a line of its own; the
+// text ends in a full stop).
 void tale_tell(struct tale *t, struct story *s);
+// A story that is an opening, an introduction or a plot alone, with nothing beside the point.
+void tale_tell_part(struct tale *t, struct story *s);
 void tale_end(const struct tale *t, struct story *s, uint32_t most);
 bool tale_held_out(const struct tale *t, const struct story *s);
 

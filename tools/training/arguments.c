@@ -28,6 +28,8 @@ static const char usage[] =
     "  --init DIR        start from this checkpoint's weights [random ones]\n"
     "  --seed N          of the weights and the order of the text [1]\n"
     "  --documents       windows begin where documents do: behind an end token or a blank line\n"
+    "  --first-lines F   share of the tokens in documents' first lines that is learned: less than\n"
+    "                    one weighs up what follows, such as answers [1]\n"
     "  --recompute       gradient checkpointing: a quarter of the memory, a third more time\n"
     "  --state FILE      what --resume continues from [OUT/train.state; removed at the end]\n"
     "  --save-minutes F  how often it is saved [5]\n"
@@ -130,6 +132,7 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"decay", NUMBER, {.number = &o->decay}, 0, 10},
         {"clip", NUMBER, {.number = &o->clip}, 0, 1e9},
         {"save-minutes", NUMBER, {.number = &job->save_minutes}, 0, 1e6},
+        {"first-lines", NUMBER, {.number = &job->first_lines}, 0, 1},
         {"documents", SWITCH, {.on = &job->documents}, 0, 0},
         {"recompute", SWITCH, {.on = &o->recompute}, 0, 0},
         {"resume", SWITCH, {.on = &job->resume}, 0, 0},
@@ -150,7 +153,7 @@ static void fill_options(struct train_options *o, const struct raw *raw) {
 }
 
 struct train_job train_job_parse(int argc, char **argv) {
-    struct train_job job = {.log = "results/train.csv", .save_minutes = 5};
+    struct train_job job = {.log = "results/train.csv", .save_minutes = 5, .first_lines = 1};
     struct raw raw = {.tokens = 30000000, .context = 512, .batch = 32, .micro = 8};
     job.options = (struct train_options){.lr = 2e-3,
                                          .min_lr = -1,
@@ -171,8 +174,8 @@ struct train_job train_job_parse(int argc, char **argv) {
         refuse("expected --config FILE and --out DIR");
     if (!job.ids == !job.data || !job.data != !job.tokenizer)
         refuse("expected either --data FILE with --tokenizer DIR or --ids FILE");
-    if (job.documents && !job.tokenizer)
-        refuse("--documents needs --data and --tokenizer");
+    if ((job.documents || job.first_lines < 1) && !job.tokenizer)
+        refuse("--documents and --first-lines need --data and --tokenizer");
     fill_options(&job.options, &raw);
     if (raw.threads)
         omp_set_num_threads((int)raw.threads);

@@ -7,11 +7,12 @@
 struct train_job {
     const char *config, *data, *ids, *tokenizer, *valid, *out, *log;
     const char *init; // a checkpoint to start from; NULL: random weights
-    char *state; // owned
+    char *state;      // owned
     struct train_options options;
     double save_minutes;
-    uint64_t snapshot; // step of the first snapshot, 0: none; the next ones each at twice the step
-    bool documents; // windows begin with a document
+    uint64_t snapshot;  // step of the first snapshot, 0: none; the next ones each at twice the step
+    bool documents;     // windows begin with a document
+    double first_lines; // share of the tokens in documents' first lines that is scored
     bool resume;
 };
 
