@@ -59,7 +59,9 @@ static const struct cli_flag flags[] = {
      "solve and measure other budgets too, so far apart; 0: none [0.25 if that is quick, else 1]",
      "Mixing"},
     {"lbl-dump-dir", "DIR", CLI_TEXT, &options.folder, 1, 0, NULL,
-     "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>]", "Mixing"},
+     "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>; the bundled model: "
+     "out/bundled]",
+     "Mixing"},
 };
 // clang-format on
 
@@ -73,7 +75,7 @@ static const struct cli_program program = {
         "./phase5 --base nf4 --keep 1 --bits 4.5        the original study's mix, and what\n"
         "                                               else its bytes can do\n"
         "./phase5 --model qwen2.5-3b --limit 20000 --fit 4GB --ctx 4096 --out models/mix\n"
-        "./phase3 --recipe results/bundled/recipe.txt    what it found, in any phase\n",
+        "./phase3 --recipe out/bundled/recipe.txt        what it found, in any phase\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof *flags,
 };
