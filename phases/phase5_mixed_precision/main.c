@@ -250,14 +250,19 @@ static void check_command_line(const struct lab *lab) {
         cli_usage_error(lab->program, "%s", err.message);
 }
 
+static bool study_rows(struct study *st, struct error *err) {
+    struct lab *lab = st->lab;
+    bool all = !lab->options.tokens && !lab->options.config;
+    bool ok = study_measure(st, err) && uniform_rows(st, err) && keep_rows(st, err) &&
+              (lab->done || study_solve(st, err)) && heuristic_rows(st, err) &&
+              (lab->done || mix_row(st, st->found.list[0].picks, "solver", err));
+    return ok && (!all || study_report(st, err)) && (!lab->options.out || save(st, err));
+}
+
 static bool run_study(struct lab *lab, struct error *err) {
     struct study st;
-    bool all = !lab->options.tokens && !lab->options.config;
-    bool ok = study_open(&st, lab, &options, err) && uniform_rows(&st, err) &&
-              keep_rows(&st, err) && (lab->done || study_solve(&st, err)) &&
-              heuristic_rows(&st, err) &&
-              (lab->done || mix_row(&st, st.found.list[0].picks, "solver", err));
-    ok = ok && (!all || study_report(&st, err)) && (!lab->options.out || save(&st, err));
+    bool ok = study_open(&st, lab, &options, err) && lab_baseline(lab, err) &&
+              (lab->done || study_rows(&st, err));
     study_close(&st);
     return ok;
 }
@@ -266,12 +271,12 @@ static bool run(struct lab *lab, struct error *err) {
     const char *recipe = lab_recipe_label(lab), *config = lab->options.config;
     bool search;
     check_command_line(lab);
-    if (!lab_baseline(lab, err))
-        return false;
-    if (lab->done || (recipe && config && strcmp(recipe, config) == 0))
-        return true;
     const struct quant_format *f = uniform_named(config, &search, err);
-    return f && !options.embeddings ? run_uniform(lab, f, search, err) : run_study(lab, err);
+    if (f && !options.embeddings)
+        return lab_baseline(lab, err) && (lab->done || run_uniform(lab, f, search, err));
+    if (recipe && config && strcmp(recipe, config) == 0)
+        return lab_baseline(lab, err);
+    return run_study(lab, err);
 }
 
 int main(int argc, char **argv) {
