@@ -224,3 +224,20 @@ Test(phase5, what_no_mix_can_do_is_refused_before_anything_is_measured) {
     refused("--bits 1.5 --tokens 1 --logits x.npy", 1, "--bits 1.5 cannot be met");
     expect_nothing_written();
 }
+
+Test(phase5, out_is_checked_before_anything_is_measured) {
+    temp_file("precious", "x", 1);
+    refused("--out .", 1, ".: is there already; remove it first");
+    refused("--out /proc/nothing", 1, "/proc/nothing: cannot create the folder: ");
+    refused("--out mix --config 'keep 1'", 2, "--out saves the row 'solver'");
+    refused("--out mix --tokens 1 --logits x.npy", 2, "--out and --tokens exclude each other");
+    refused("--lbl-dump-dir /proc/nothing", 1, "/proc/nothing: cannot create the folder: ");
+    refused("--lbl-dump-dir precious", 1, "precious: cannot create the folder: ");
+    expect_nothing_written();
+}
+
+Test(phase5, a_recipe_that_is_read_is_not_replaced) {
+    temp_file("recipe.txt", "* int8\n", 7);
+    refused("--recipe ./recipe.txt --lbl-dump-dir .", 2, "this run writes its own there");
+    expect_nothing_written();
+}

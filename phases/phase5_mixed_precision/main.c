@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "eval/sensitivity_report.h"
 #include "lab/mixed.h"
@@ -234,6 +235,34 @@ static bool save(struct study *st, struct error *err) {
     return ok;
 }
 
+// --out is for the row 'solver'.
+static bool check_out(const struct lab *lab, struct error *err) {
+    const struct cli_options *o = &lab->options;
+    if (!o->out)
+        return true;
+    if (o->tokens)
+        cli_usage_error(lab->program, "--out and --tokens exclude each other");
+    if (o->config && strcmp(o->config, "solver") != 0)
+        cli_usage_error(lab->program, "--out saves the row 'solver', but --config is '%s'",
+                        o->config);
+    return folder_check_new(o->out, err);
+}
+
+// The report brings a recipe.txt of its own.
+static bool check_recipe(const struct study *st, struct error *err) {
+    const struct cli_options *o = &st->lab->options;
+    if (!o->recipe || o->config || o->tokens)
+        return true;
+    char *own = path_join(st->folder, "recipe.txt", err);
+    if (own && file_same(own, o->recipe))
+        cli_usage_error(st->lab->program,
+                        "--recipe %s: this run writes its own there; copy the file, or name "
+                        "another folder with --lbl-dump-dir",
+                        o->recipe);
+    free(own);
+    return own != NULL;
+}
+
 // A command line that is wrong is noticed before minutes are spent.
 static void check_command_line(const struct lab *lab) {
     struct error err = {0};
@@ -261,8 +290,8 @@ static bool study_rows(struct study *st, struct error *err) {
 
 static bool run_study(struct lab *lab, struct error *err) {
     struct study st;
-    bool ok = study_open(&st, lab, &options, err) && lab_baseline(lab, err) &&
-              (lab->done || study_rows(&st, err));
+    bool ok = study_open(&st, lab, &options, err) && check_recipe(&st, err) &&
+              lab_baseline(lab, err) && (lab->done || study_rows(&st, err));
     study_close(&st);
     return ok;
 }
@@ -271,6 +300,8 @@ static bool run(struct lab *lab, struct error *err) {
     const char *recipe = lab_recipe_label(lab), *config = lab->options.config;
     bool search;
     check_command_line(lab);
+    if (!check_out(lab, err))
+        return false;
     const struct quant_format *f = uniform_named(config, &search, err);
     if (f && !options.embeddings)
         return lab_baseline(lab, err) && (lab->done || run_uniform(lab, f, search, err));
