@@ -55,7 +55,9 @@ struct study {
     struct mix mix;
     struct budget budget;
     struct probe check;
-    struct shortlist found; // at the budget
+    struct progress checking; // of a search's candidates,
+    size_t checks;            // so many so far
+    struct shortlist found;   // at the budget
 };
 
 // Before anything is measured: fails if the budget is below the smallest mix there is, or the
