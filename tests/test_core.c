@@ -187,4 +187,16 @@ Test(core, a_folder_appears_when_it_is_complete) {
     cr_assert(file_exists(inside));
     cr_assert_not(folder_writer_open(&w, path, &err));
     cr_assert(strstr(err.message, "is there already; remove it first"), "%s", err.message);
+    cr_assert_not(folder_check_new("/proc/nothing", &err));
+    cr_assert(strstr(err.message, "/proc/nothing: cannot create the folder: "), "%s", err.message);
+}
+
+Test(core, a_file_is_the_same_by_any_name) {
+    char link[256], path[256];
+    snprintf(path, sizeof path, "%s", temp_file("one", "x", 1));
+    snprintf(link, sizeof link, "%s/link", temp_folder());
+    cr_assert_eq(symlink(path, link), 0);
+    cr_expect(file_same(path, path) && file_same(path, link));
+    cr_expect_not(file_same(path, temp_file("two", "x", 1)));
+    cr_expect_not(file_same("/no/such/file", "/no/such/file"));
 }

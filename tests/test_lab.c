@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "gguf_model.h"
-#include "lab/lab.h"
+#include "lab/analysis.h"
 #include "shared.h"
 #include "temp.h"
 
@@ -329,4 +329,23 @@ Test(lab, a_vocabulary_is_no_model) {
     cr_assert(strstr(err.message, "ggml-vocab-llama-spm.gguf: "), "%s", err.message);
     cr_assert(strstr(err.message, "has no tensors, only metadata"), "%s", err.message);
     lab_close(&lab, false, &err);
+}
+
+// ---- where results go ---------------------------------------------------------------------------
+
+static void goes_to(const char *model, const char *folder) {
+    struct lab lab = {.options.model = model};
+    struct error err = {0};
+    char *found = lab_results_folder(&lab, &err);
+    cr_expect_str_eq(found, folder);
+    free(found);
+}
+
+// However the bundled model is called: results/bundled has the tables of the write-ups.
+Test(lab, results_of_the_bundled_model_are_apart_from_the_committed_ones) {
+    goes_to(NULL, "out/bundled");
+    goes_to("data/train/bundled/", "out/bundled");
+    goes_to("models/bundled2", "results/bundled2");
+    goes_to("Qwen/Qwen2.5-3B", "results/Qwen2.5-3B");
+    goes_to("qwen2.5-3b", "results/qwen2.5-3b");
 }

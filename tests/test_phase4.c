@@ -109,8 +109,29 @@ Test(phase4, the_terminal_shows_the_worst_ten) {
     for (const char *c = o.out; (c = strstr(c, ".weight int4-g128")); c++)
         rows++;
     cr_expect_eq(rows, 10);
-    cr_expect_str_eq(o.err, "");
+    cr_expect_null(strstr(o.err, "phase4: "), "%s", o.err);
     outcome_free(&o);
+}
+
+// results/bundled has the tables of the write-ups: a trial must not replace them.
+Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
+    char root[512], command[1024];
+    if (access("phase4", X_OK) != 0)
+        cr_skip_test("no ./phase4");
+    cr_assert_not_null(getcwd(root, sizeof root));
+    snprintf(command, sizeof command,
+             "cd %s && mkdir results && %s/phase4 --limit 64 --choices none --probe 16 "
+             "--formats int4-g128 >table 2>err",
+             temp_folder(), root);
+    cr_assert_eq(WEXITSTATUS(system(command)), 0);
+    char *err = contents("err");
+    cr_expect(strstr(err, "phase4: lbl_analysis.md, sensitivity.csv and charts are in "
+                          "out/bundled\n"),
+              "%s", err);
+    free(err);
+    free(contents("out/bundled/lbl_analysis.md"));
+    snprintf(command, sizeof command, "%s/results", temp_folder());
+    cr_expect_eq(rmdir(command), 0, "something is in %s", command);
 }
 
 static void expect_failure(const char *arguments, int status, const char *message) {

@@ -127,6 +127,9 @@ Test(phase5, files_tell_the_study) {
         snprintf(path, sizeof path, "%s/results/qwen2-tied-bf16/%s", temp_folder(), names[i]);
         cr_expect(access(path, R_OK) == 0, "%s", path);
     }
+    cr_expect(strstr(o.err, "phase5: mixed.md, recipe.txt and charts are in "
+                            "results/qwen2-tied-bf16\n"),
+              "%s", o.err);
     outcome_free(&o);
 }
 
@@ -198,9 +201,6 @@ static void refused(const char *arguments, int status, const char *message) {
 }
 
 Test(phase5, mistakes_are_one_line) {
-    refused("--bits 1.5", 1, "--bits 1.5 cannot be met: the smallest mix takes 2.");
-    refused("--size 100kB", 1, "--size 100kB cannot be met: the smallest model takes ");
-    refused("--fit 100kB", 1, "of cache for 32 positions");
     refused("--bits 4 --fit 1GB", 2, "--bits, --size and --fit exclude each other");
     refused("--size big", 2, "--size is 'big', expected bytes such as 2.4GB");
     refused("--formats int9", 2, "no weight format is called 'int9'");
@@ -209,4 +209,36 @@ Test(phase5, mistakes_are_one_line) {
     refused("--config 'int4 group 128'", 2, "which is no row of this phase");
     refused("--config 'uniform int9'", 2, "no weight format is called 'int9'");
     refused("--embeddings 8-4", 2, "--embeddings is '8-4', expected bits a weight");
+}
+
+static void expect_nothing_written(void) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/results", temp_folder());
+    cr_expect_neq(access(path, F_OK), 0, "something was measured before");
+}
+
+Test(phase5, what_no_mix_can_do_is_refused_before_anything_is_measured) {
+    refused("--bits 1.5", 1, "--bits 1.5 cannot be met: the smallest mix takes 2.");
+    refused("--bits 3 --embeddings 4-8 --only '*embed*'", 1, "the smallest mix takes 4.1");
+    refused("--size 100kB", 1, "--size 100kB cannot be met: the smallest model takes ");
+    refused("--fit 100kB --config solver", 1, "of cache for 32 positions");
+    refused("--bits 1.5 --tokens 1 --logits x.npy", 1, "--bits 1.5 cannot be met");
+    expect_nothing_written();
+}
+
+Test(phase5, out_is_checked_before_anything_is_measured) {
+    temp_file("precious", "x", 1);
+    refused("--out .", 1, ".: is there already; remove it first");
+    refused("--out /proc/nothing", 1, "/proc/nothing: cannot create the folder: ");
+    refused("--out mix --config 'keep 1'", 2, "--out saves the row 'solver'");
+    refused("--out mix --tokens 1 --logits x.npy", 2, "--out and --tokens exclude each other");
+    refused("--lbl-dump-dir /proc/nothing", 1, "/proc/nothing: cannot create the folder: ");
+    refused("--lbl-dump-dir precious", 1, "precious: cannot create the folder: ");
+    expect_nothing_written();
+}
+
+Test(phase5, a_recipe_that_is_read_is_not_replaced) {
+    temp_file("recipe.txt", "* int8\n", 7);
+    refused("--recipe ./recipe.txt --lbl-dump-dir .", 2, "this run writes its own there");
+    expect_nothing_written();
 }

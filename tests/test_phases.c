@@ -343,6 +343,51 @@ Test(phases, outputs_that_cannot_be_written_are_noticed_before_the_work) {
     }
 }
 
+// A text, a recipe, a part of the model: none is replaced, and the CSV is not appended to one.
+Test(phases, a_file_that_is_read_is_not_written) {
+    char arguments[1024], model[256], link[256];
+    const char *text = text_file(), *fixture = shared_path("fixtures/qwen2-tied-bf16");
+    snprintf(arguments, sizeof arguments, "cp -r %s %s", fixture, in_temp(model, "model"));
+    cr_assert_eq(system(arguments), 0);
+    cr_assert_eq(symlink(text, in_temp(link, "link")), 0);
+    snprintf(arguments, sizeof arguments, "--model %%s --text %s --json %s", text, text);
+    expect_failure("phase1", arguments, 2, "text.txt: this run reads that file");
+    snprintf(arguments, sizeof arguments, "--model %%s --text %s --csv %s", text, link);
+    expect_failure("phase2", arguments, 2, "link: this run reads that file");
+    snprintf(arguments, sizeof arguments, "--model %%s --recipe %s --csv %s", text, text);
+    expect_failure("phase3", arguments, 2, "--csv ");
+    snprintf(arguments, sizeof arguments, "--model %s --text %s --json %s/config.json", model, text,
+             model);
+    expect_failure("phase3", arguments, 2, "config.json: this run reads that file");
+    snprintf(arguments, sizeof arguments, "--model %s --logits %s/model.safetensors --tokens 1",
+             model, model);
+    expect_failure("phase1", arguments, 2, "--logits ");
+    snprintf(arguments, sizeof arguments, "cmp %s/config.json %s/config.json", model, fixture);
+    cr_expect_eq(system(arguments), 0);
+    struct outcome o;
+    for (size_t i = 0; i < 2; i++) { // results may lie beside the model, and be replaced there
+        snprintf(arguments, sizeof arguments, "--model %s --text %s --json %s/results.json", model,
+                 text, model);
+        o = run("phase1", arguments);
+        cr_expect_eq(o.status, 0, "%s", o.err);
+        outcome_free(&o);
+    }
+}
+
+// In a copy of the project, so that a failure costs nothing.
+Test(phases, bundled_texts_are_not_written) {
+    char command[2048];
+    const char *t = temp_folder(), *model = shared_path("data/models/stories260K");
+    if (access("phase1", X_OK) != 0)
+        cr_skip_test("no ./phase1");
+    snprintf(
+        command, sizeof command,
+        "cp phase1 %s && mkdir %s/data && echo Once >%s/data/calib.txt && %s/phase1 --model %s "
+        "--text %s --json %s/data/calib.txt 2>%s/err",
+        t, t, t, t, model, text_file(), t, t);
+    cr_expect_eq(WEXITSTATUS(system(command)), 2);
+}
+
 Test(phases, logits_go_to_stdout_too) {
     struct error err = {0};
     size_t rows, cols;

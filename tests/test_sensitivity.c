@@ -64,55 +64,73 @@ static bool near(double a, double b, double tolerance) {
 
 // ---- the list of tensors --------------------------------------------------------------------
 
-static struct sensitivity_tensor *list(const struct model *m, bool blocks_only, size_t *n,
-                                       struct linear_span *spans) {
+static struct sensitivity shapes(const struct model *m, bool blocks_only, const char *format) {
     struct error err = {0};
-    *n = sensitivity_count(m, blocks_only);
-    cr_assert_lt(*n, 64);
-    struct sensitivity_tensor *tensors = calloc(*n, sizeof *tensors);
-    cr_assert(sensitivity_list(m, blocks_only, tensors, spans, &err), "%s", err.message);
-    return tensors;
-}
-
-static void list_free(struct sensitivity_tensor *tensors, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        free(tensors[i].name);
-        free(tensors[i].kind);
-    }
-    free(tensors);
+    struct sensitivity s;
+    const struct quant_format *f = quant_format_find(format);
+    cr_assert(sensitivity_shapes(m, &f, 1, blocks_only, &s, &err), "%s", err.message);
+    return s;
 }
 
 Test(sensitivity, tensors_are_listed_by_layer_and_kind) {
     struct model *m = open_model("data/model");
-    struct linear_span spans[64];
-    size_t n;
-    struct sensitivity_tensor *t = list(m, false, &n, spans);
-    cr_assert_eq(n, 43); // 6 × 7 and a tied embedding
+    struct sensitivity s = shapes(m, false, "int8"), blocks = shapes(m, true, "int8");
+    const struct sensitivity_tensor *t = s.tensors;
+    cr_assert_eq(s.n_tensors, 43); // 6 × 7 and a tied embedding
     cr_expect_str_eq(t[13].name, "model.layers.1.mlp.down_proj.weight");
     cr_expect_str_eq(t[13].kind, "mlp.down_proj");
     cr_expect(t[13].layer == 1 && t[13].n == 256 && t[13].k == 768);
     cr_expect_eq(t[13].bytes, 256 * 768 * 2);
     cr_expect_str_eq(t[42].kind, "embed_tokens");
     cr_expect_eq(t[42].layer, SENSITIVITY_NO_LAYER);
-    cr_expect_eq(sensitivity_count(m, true), 42);
-    list_free(t, n);
+    cr_expect_eq(blocks.n_tensors, 42);
+    sensitivity_free(&s);
+    sensitivity_free(&blocks);
     model_free(m);
 }
 
 // GPT-2 stores q, k and v as one tensor; its MLP has no gate.
 Test(sensitivity, a_fused_tensor_is_one) {
     struct model *m = open_model(shared_path("fixtures/gpt2-f32"));
-    struct linear_span spans[64];
-    size_t n, h = m->config.hidden;
-    struct sensitivity_tensor *t = list(m, true, &n, spans);
-    cr_assert_eq(n, 4 * m->config.n_layers);
+    struct sensitivity s = shapes(m, true, "int8");
+    const struct sensitivity_tensor *t = s.tensors;
+    size_t h = m->config.hidden;
+    cr_assert_eq(s.n_tensors, 4 * m->config.n_layers);
     cr_expect_str_eq(t[0].kind, "attn.c_attn");
     cr_expect(t[0].n == 3 * h && t[0].k == h && t[0].bytes == 3 * h * h * 4);
-    cr_expect_eq(spans[0].n, 3);
     cr_expect_str_eq(t[1].kind, "attn.c_proj");
     cr_expect_str_eq(t[3].kind, "mlp.c_proj");
-    list_free(t, n);
+    sensitivity_free(&s);
     model_free(m);
+}
+
+// Of tensors with parts, of formats with one scale for each part, and of those that do not fit.
+static void expect_bytes_of(const char *model) {
+    static const char *const names[] = {"int4-g128", "int8-tensor", "q4_k", "bf16"};
+    const struct quant_format *formats[4];
+    struct model *m = open_model(model);
+    struct error err = {0};
+    struct sensitivity shapes, measured;
+    int32_t tokens[16] = {1, 2, 3};
+    for (size_t f = 0; f < 4; f++)
+        formats[f] = quant_format_find(names[f]);
+    const struct sensitivity_options o = {.tokens = 16, .anchors = 1, .checks = 1};
+    cr_assert(sensitivity_shapes(m, formats, 4, false, &shapes, &err), "%s", err.message);
+    cr_assert(sensitivity_measure(m, formats, 4, tokens, 16, &o, &measured, NULL, NULL, &err));
+    cr_assert_eq(shapes.n_tensors, measured.n_tensors);
+    for (size_t i = 0; i < shapes.n_tensors * 4; i++) {
+        cr_expect_eq(shapes.cells[i].bytes, measured.cells[i].bytes, "%s: %s", model,
+                     shapes.tensors[i / 4].name);
+        cr_expect_eq(sensitivity_kld(&shapes.cells[i]), 0);
+    }
+    sensitivity_free(&shapes);
+    sensitivity_free(&measured);
+    model_free(m);
+}
+
+Test(sensitivity, shapes_tell_the_bytes_that_measuring_finds) {
+    expect_bytes_of(shared_path("fixtures/gpt2-f32"));
+    expect_bytes_of(shared_path("fixtures/qwen2-tied-bf16"));
 }
 
 // ---- a cell's numbers -------------------------------------------------------------------------

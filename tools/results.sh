@@ -44,7 +44,7 @@ baseline() {
 }
 
 sensitivity() {
-    run phase4 results/bundled --choices none
+    run phase4 results/bundled --choices none --lbl-dump-dir results/bundled
 }
 
 # What the analysis takes where there are 24 layers; the weights are random, nothing else counts.
@@ -63,6 +63,7 @@ analysis() {
 mixes_of() {
     folder=$1
     shift
+    set -- "$@" --lbl-dump-dir "$folder"
     run_as restored phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0 --sweep 0
     run phase5 "$folder" "$@"
 }

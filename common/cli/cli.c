@@ -340,3 +340,12 @@ void cli_warn(const struct cli_program *p, const char *fmt, ...) {
     va_end(args);
     print_line(p, "warning: ", line.message, "");
 }
+
+void cli_note(const struct cli_program *p, const char *fmt, ...) {
+    struct error line;
+    va_list args;
+    va_start(args, fmt);
+    format_line(&line, fmt, args);
+    va_end(args);
+    print_line(p, "", line.message, "");
+}

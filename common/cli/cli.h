@@ -90,6 +90,9 @@ _Noreturn void cli_fail(const struct cli_program *p, const struct error *err);
 // Prints "phase2: message; try './phase2 --help'" and exits 2: the command line is wrong.
 _Noreturn void cli_usage_error(const struct cli_program *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
+// Prints "phase2: message" to stderr and goes on: where results are.
+void cli_note(const struct cli_program *p, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 // Prints "phase2: warning: message" and goes on.
 void cli_warn(const struct cli_program *p, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));

@@ -25,6 +25,8 @@ void mapping_drop(const void *p, size_t size);
 char *file_read(const char *path, size_t max_size, size_t *size, struct error *err);
 
 bool file_exists(const char *path);
+// Whether both are there and one file, by whatever names and links.
+bool file_same(const char *a, const char *b);
 bool folder_exists(const char *path);
 // Creates the folder and its parents; true if it already is there.
 bool folder_create(const char *path, struct error *err);

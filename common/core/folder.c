@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/file.h"
@@ -39,13 +40,16 @@ bool folder_writer_open(struct folder_writer *w, const char *path, struct error 
         return error_set(err, "%s: is there already; remove it first", path);
     char *temporary = memory_printf(err, "%.*s.tmp.%ld", (int)length, path, (long)getpid());
     w->path = temporary ? memory_strdup(path, err) : NULL;
-    if (!w->path || !folder_create(temporary, err)) {
-        free(temporary);
-        folder_writer_abort(w);
-        return false;
+    bool ok = w->path && folder_create_for(temporary, err);
+    if (ok && mkdir(temporary, 0777) != 0)
+        ok = error_set(err, "%s: cannot create the folder: %s", path, strerror(errno));
+    if (ok) {
+        w->temporary = temporary;
+        return true;
     }
-    w->temporary = temporary;
-    return true;
+    free(temporary);
+    folder_writer_abort(w);
+    return false;
 }
 
 // rename() replaces an empty folder and nothing else.

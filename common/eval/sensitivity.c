@@ -368,27 +368,6 @@ static struct sensitivity_options choose_options(const struct sensitivity_option
     return o;
 }
 
-static bool allocate(struct analysis *a, const struct quant_format *const *formats,
-                     size_t n_formats, bool blocks_only, struct error *err) {
-    struct sensitivity *s = a->s;
-    size_t n = sensitivity_count(a->m, blocks_only), cells;
-    if (!n_formats)
-        return error_set(err, "no format to measure");
-    if (!size_mul(n, n_formats, &cells))
-        return error_set(err, "%zu tensors in %zu formats overflow", n, n_formats);
-    s->n_formats = n_formats;
-    s->tensors = memory_alloc(n, sizeof *s->tensors, "sensitivities", err);
-    s->formats = memory_alloc(n_formats, sizeof(void *), "sensitivities", err);
-    s->cells = memory_alloc(cells, sizeof *s->cells, "sensitivities", err);
-    a->spans = memory_alloc(n, sizeof *a->spans, "sensitivities", err);
-    a->is_anchor = memory_alloc(n_formats, sizeof *a->is_anchor, "sensitivities", err);
-    if (!s->tensors || !s->formats || !s->cells || !a->spans || !a->is_anchor)
-        return false;
-    memcpy(s->formats, formats, n_formats * sizeof *formats);
-    s->n_tensors = n; // from here on, names are freed
-    return sensitivity_list(a->m, blocks_only, s->tensors, a->spans, err);
-}
-
 // A model that computes NaN has no distribution to compare with.
 static bool check_probe(struct analysis *a, struct error *err) {
     double kld;
@@ -420,7 +399,8 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
     *s = (struct sensitivity){.model = sensitivity_fingerprint(m),
                               .text = sensitivity_text(tokens, n_tokens)};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
-    bool ok = allocate(&a, formats, n_formats, options->blocks_only, err);
+    bool ok = sensitivity_list(m, formats, n_formats, options->blocks_only, s, &a.spans, err) &&
+              (a.is_anchor = memory_alloc(n_formats, sizeof *a.is_anchor, "formats", err));
     if (ok) {
         struct sensitivity_options o = choose_options(options, m, s->n_tensors, n_formats);
         a.anchors = o.anchors;

@@ -78,6 +78,11 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                          const struct sensitivity_options *options, struct sensitivity *s,
                          sensitivity_progress *progress, void *user, struct error *err);
 void sensitivity_free(struct sensitivity *s);
+// What shapes tell alone: the tensors, and their bytes in each format. No cell has any damage, and
+// no error is known.
+bool sensitivity_shapes(const struct model *m, const struct quant_format *const *formats,
+                        size_t n_formats, bool blocks_only, struct sensitivity *s,
+                        struct error *err);
 
 static inline struct sensitivity_cell *sensitivity_at(const struct sensitivity *s, size_t tensor,
                                                       size_t format) {

@@ -1,8 +1,10 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/memory.h"
 #include "eval/sensitivity_part.h"
+#include "quant/format.h"
 
 const struct linear *model_linear(const struct model *m, size_t layer, enum linear_role role) {
     if (role == ROLE_EMBEDDING)
@@ -56,12 +58,6 @@ static bool count(void *user, struct linear_span span, struct error *err) {
     return true;
 }
 
-size_t sensitivity_count(const struct model *m, bool blocks_only) {
-    size_t n = 0;
-    visit_all(m, blocks_only, count, &n, NULL);
-    return n;
-}
-
 // "model.layers.3.mlp.down_proj.weight": what is behind the last part that is a number, or for the
 // embedding and the head behind "model.", without ".weight".
 static char *kind_of(const char *name, struct error *err) {
@@ -99,7 +95,54 @@ static bool list(void *user, struct linear_span span, struct error *err) {
     return (t->name = memory_strdup(w->name, err)) && (t->kind = kind_of(w->name, err));
 }
 
-bool sensitivity_list(const struct model *m, bool blocks_only, struct sensitivity_tensor *tensors,
-                      struct linear_span *spans, struct error *err) {
-    return visit_all(m, blocks_only, list, &(struct listing){m, tensors, spans, 0}, err);
+bool sensitivity_list(const struct model *m, const struct quant_format *const *formats,
+                      size_t n_formats, bool blocks_only, struct sensitivity *s,
+                      struct linear_span **spans, struct error *err) {
+    size_t n = 0, cells;
+    visit_all(m, blocks_only, count, &n, err);
+    if (!n_formats)
+        return error_set(err, "no format to measure");
+    if (!size_mul(n, n_formats, &cells))
+        return error_set(err, "%zu tensors in %zu formats overflow", n, n_formats);
+    s->n_formats = n_formats;
+    s->tensors = memory_alloc(n, sizeof *s->tensors, "sensitivities", err);
+    s->formats = memory_alloc(n_formats, sizeof(void *), "sensitivities", err);
+    s->cells = memory_alloc(cells, sizeof *s->cells, "sensitivities", err);
+    *spans = memory_alloc(n, sizeof **spans, "sensitivities", err);
+    if (!s->tensors || !s->formats || !s->cells || !*spans)
+        return false;
+    memcpy(s->formats, formats, n_formats * sizeof *formats);
+    s->n_tensors = n; // from here on, names are freed
+    return visit_all(m, blocks_only, list, &(struct listing){m, s->tensors, *spans, 0}, err);
+}
+
+// Of all its parts; 0 if the format cannot hold one.
+static size_t bytes_in(const struct model *m, const struct linear_span *span,
+                       const struct quant_format *f) {
+    size_t sum = 0;
+    for (size_t i = 0; i < span->n; i++) {
+        const struct tensor *w =
+            &model_linear(m, span->layer, span->first + (enum linear_role)i)->w;
+        size_t bytes;
+        if (!f->bytes(f, w->shape[0], w->shape[1], &bytes))
+            return 0;
+        sum += bytes;
+    }
+    return sum;
+}
+
+bool sensitivity_shapes(const struct model *m, const struct quant_format *const *formats,
+                        size_t n_formats, bool blocks_only, struct sensitivity *s,
+                        struct error *err) {
+    struct linear_span *spans = NULL;
+    *s = (struct sensitivity){0};
+    bool ok = sensitivity_list(m, formats, n_formats, blocks_only, s, &spans, err);
+    for (size_t t = 0; ok && t < s->n_tensors; t++)
+        for (size_t f = 0; f < n_formats; f++)
+            *sensitivity_at(s, t, f) = (struct sensitivity_cell){
+                .bytes = bytes_in(m, &spans[t], formats[f]), .kld_estimated = NAN};
+    free(spans);
+    if (!ok)
+        sensitivity_free(s);
+    return ok;
 }

@@ -104,6 +104,16 @@ bool hub_files_listed(const cJSON *listed, const char *repo, const struct hub_na
     return true;
 }
 
+bool hub_files_read(const char *name) {
+    static const char weights[] = ".safetensors";
+    size_t n = strlen(name), suffix = sizeof weights - 1;
+    bool known =
+        strcmp(name, HUB_INDEX) == 0 || (n > suffix && strcmp(name + n - suffix, weights) == 0);
+    for (size_t i = 0; i < sizeof small_files / sizeof *small_files; i++)
+        known |= strcmp(name, small_files[i]) == 0;
+    return known;
+}
+
 static bool has(const char *folder, const char *name) {
     char *path = path_join(folder, name, NULL);
     bool there = path && file_exists(path);

@@ -30,6 +30,8 @@ bool hub_files_shards(const cJSON *index, const char *path, struct hub_names *ou
 // Every file of `names` is in the API's list.
 bool hub_files_listed(const cJSON *listed, const char *repo, const struct hub_names *names,
                       struct error *err);
+// Whether a file of this name is read where it lies in a model's folder.
+bool hub_files_read(const char *name);
 // Config, tokenizer and all weights are in the folder; else the message says what is not.
 bool hub_files_complete(const char *folder, struct error *err);
 

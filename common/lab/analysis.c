@@ -27,14 +27,28 @@ bool lab_calibration(const struct lab *lab, struct token_list *out, struct error
 }
 
 char *lab_results_folder(const struct lab *lab, struct error *err) {
-    const char *name = lab->options.model ? lab->options.model : "bundled";
+    static const char bundled[] = "bundled";
+    const char *name = lab->options.model ? lab->options.model : bundled;
     size_t n = strlen(name);
     while (n > 1 && name[n - 1] == '/')
         n--;
     size_t from = n;
     while (from && name[from - 1] != '/')
         from--;
-    return memory_printf(err, "results/%.*s", (int)(n - from), name + from);
+    n -= from;
+    bool committed = n == sizeof bundled - 1 && strncmp(name + from, bundled, n) == 0;
+    return memory_printf(err, "%s/%.*s", committed ? "out" : "results", (int)n, name + from);
+}
+
+char *lab_analysis_folder(const struct lab *lab, const char *given, struct error *err) {
+    char *folder = given ? memory_strdup(given, err) : lab_results_folder(lab, err);
+    char *file = folder ? path_join(folder, "sensitivity.csv", err) : NULL;
+    bool ok = file && file_check_writable(file, err);
+    free(file);
+    if (ok)
+        return folder;
+    free(folder);
+    return NULL;
 }
 
 const struct quant_format **lab_formats(const char *names, size_t *n, struct error *err) {

@@ -1,5 +1,6 @@
 #include "lab/inputs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "core/memory.h"
 #include "io/gguf.h"
 #include "io/hub.h"
+#include "io/hub_files.h"
 #include "text/chat.h"
 
 enum { TEXT_MAX = 1 << 30 };
@@ -67,6 +69,52 @@ char *inputs_find_model(const char *model, struct error *err) {
     char *folder = hub_resolve(model, show_download, &p, err);
     progress_finish(&p);
     return folder;
+}
+
+// ---- what is read is not written --------------------------------------------------------------
+
+static bool is_of_model(const char *folder, const char *path) {
+    DIR *d = opendir(folder);
+    bool found = false;
+    for (struct dirent *e; d && !found && (e = readdir(d));) {
+        char *file = hub_files_read(e->d_name) ? path_join(folder, e->d_name, NULL) : NULL;
+        found = file && file_same(file, path);
+        free(file);
+    }
+    if (d)
+        closedir(d);
+    return found;
+}
+
+static bool is_bundled(const char *path) {
+    static const char *const texts[] = {"data/eval.txt", "data/calib.txt", "data/choices.jsonl"};
+    bool found = false;
+    for (size_t i = 0; !found && i < sizeof texts / sizeof *texts; i++) {
+        char *text = lab_project_path(texts[i], NULL);
+        found = text && file_same(text, path);
+        free(text);
+    }
+    return found;
+}
+
+static bool is_read(const struct lab *lab, const char *path) {
+    const struct cli_options *o = &lab->options;
+    const char *const named[] = {o->text,     o->calib,      o->choices, o->recipe,
+                                 o->tokenize, o->detokenize, lab->folder};
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (named[i] && file_same(named[i], path))
+            return true;
+    return is_bundled(path) || is_of_model(lab->folder, path);
+}
+
+void inputs_keep_apart(const struct lab *lab) {
+    const struct cli_options *o = &lab->options;
+    const char *const outputs[][2] = {{"json", o->json}, {"csv", o->csv}, {"logits", o->logits}};
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        if (outputs[i][1] && file_exists(outputs[i][1]) && is_read(lab, outputs[i][1]))
+            cli_usage_error(lab->program,
+                            "--%s %s: this run reads that file, expected another to write",
+                            outputs[i][0], outputs[i][1]);
 }
 
 // ---- text and tokens ---------------------------------------------------------------------------

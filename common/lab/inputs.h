@@ -8,6 +8,10 @@
 // that is not here yet; NULL: the bundled one. The caller frees it; NULL with a message.
 char *inputs_find_model(const char *model, struct error *err);
 
+// Ends the program (cli_usage_error) if a file to be written, as flags name it, is one that is
+// read: a text, a recipe, a part of the model in lab->folder.
+void inputs_keep_apart(const struct lab *lab);
+
 // --tokenize and --detokenize, to stdout.
 bool inputs_tokenize(struct lab *lab, struct error *err);
 bool inputs_detokenize(struct lab *lab, struct error *err);

@@ -110,6 +110,7 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
     }
     if (!(lab->folder = inputs_find_model(o->model, err)))
         return false;
+    inputs_keep_apart(lab);
     // A tokenizer alone is enough to tokenize; --tokens needs none.
     if (!o->tokens && !(lab->tokenizer = tokenizer_load(lab->folder, err)))
         return false;

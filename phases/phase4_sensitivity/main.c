@@ -28,7 +28,10 @@ static const struct cli_flag flags[] = {
      "formats measured per tensor, the others are estimated (0: all if quick, else 3 or 1)",
      "Sensitivity"},
     {"lbl-dump-dir", "DIR", CLI_TEXT, &dump_folder, 1, 0, NULL,
-     "folder for lbl_analysis.md, sensitivity.csv and charts [results/<model>]", "Sensitivity"},
+     "folder for lbl_analysis.md, sensitivity.csv and charts [results/<model>; the bundled model: "
+     "out/bundled]",
+     "Sensitivity"},
+    {"out", "DIR", CLI_TEXT, &dump_folder, 1, 0, NULL, "the same as --lbl-dump-dir", "Output"},
 };
 
 static const struct cli_program program = {
@@ -118,15 +121,18 @@ static bool measure_uniforms(const struct lab *lab, const struct sensitivity *s,
     struct probe probe = {0};
     if (!lab_calibration(lab, &calib, err))
         return false;
+    struct progress p;
     bool ok =
         probe_open(&probe, lab->model, lab->model, calib.ids, calib.n, s->tokens, s->window, err);
+    progress_start(&p, "all blocks at once", "formats");
     for (size_t f = 0; ok && f < s->n_formats; f++) {
         uniform[f] = NAN;
         ok = isnan(sensitivity_sum(s, f)) ||
              measure_uniform(lab, &probe, s->formats[f], &uniform[f], err);
+        progress_update(&p, f + 1, s->n_formats, s->formats[f]->name);
     }
-    if (ok)
-        probe_close(&probe);
+    progress_finish(&p);
+    probe_close(&probe);
     token_list_free(&calib);
     return ok;
 }
@@ -189,6 +195,8 @@ static bool analyse(struct lab *lab, const struct quant_format *const *formats, 
         ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err) &&
              sum_row(lab, &s, f, err);
     ok = ok && tensor_rows(lab, &s, err);
+    if (ok && !dump_folder && !lab->options.quiet)
+        cli_note(&program, "lbl_analysis.md, sensitivity.csv and charts are in %s", folder);
     sensitivity_free(&s);
     return ok;
 }
@@ -211,10 +219,10 @@ static bool run(struct lab *lab, struct error *err) {
         cli_usage_error(&program, "--formats: %s", err->message);
     check_config(lab, formats, n);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
-    char *folder = dump_folder ? memory_strdup(dump_folder, err) : lab_results_folder(lab, err);
-    bool ok =
-        folder && (lab->options.tokens || folder_create(folder, err)) && lab_baseline(lab, err);
-    if (lab->done || lab->options.tokens) // --logits: no analysis
+    bool analysis = !lab->options.tokens; // --logits needs none
+    char *folder = analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;
+    bool ok = (!analysis || folder) && lab_baseline(lab, err);
+    if (!analysis)
         for (size_t f = 0; ok && f < n; f++)
             ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err);
     else

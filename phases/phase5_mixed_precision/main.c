@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/folder.h"
 #include "core/memory.h"
 #include "eval/sensitivity_report.h"
 #include "lab/mixed.h"
@@ -59,7 +60,9 @@ static const struct cli_flag flags[] = {
      "solve and measure other budgets too, so far apart; 0: none [0.25 if that is quick, else 1]",
      "Mixing"},
     {"lbl-dump-dir", "DIR", CLI_TEXT, &options.folder, 1, 0, NULL,
-     "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>]", "Mixing"},
+     "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>; the bundled model: "
+     "out/bundled]",
+     "Mixing"},
 };
 // clang-format on
 
@@ -73,7 +76,7 @@ static const struct cli_program program = {
         "./phase5 --base nf4 --keep 1 --bits 4.5        the original study's mix, and what\n"
         "                                               else its bytes can do\n"
         "./phase5 --model qwen2.5-3b --limit 20000 --fit 4GB --ctx 4096 --out models/mix\n"
-        "./phase3 --recipe results/bundled/recipe.txt    what it found, in any phase\n",
+        "./phase3 --recipe out/bundled/recipe.txt        what it found, in any phase\n",
     .flags = flags,
     .n_flags = sizeof flags / sizeof *flags,
 };
@@ -232,6 +235,34 @@ static bool save(struct study *st, struct error *err) {
     return ok;
 }
 
+// --out is for the row 'solver'.
+static bool check_out(const struct lab *lab, struct error *err) {
+    const struct cli_options *o = &lab->options;
+    if (!o->out)
+        return true;
+    if (o->tokens)
+        cli_usage_error(lab->program, "--out and --tokens exclude each other");
+    if (o->config && strcmp(o->config, "solver") != 0)
+        cli_usage_error(lab->program, "--out saves the row 'solver', but --config is '%s'",
+                        o->config);
+    return folder_check_new(o->out, err);
+}
+
+// The report brings a recipe.txt of its own.
+static bool check_recipe(const struct study *st, struct error *err) {
+    const struct cli_options *o = &st->lab->options;
+    if (!o->recipe || o->config || o->tokens)
+        return true;
+    char *own = path_join(st->folder, "recipe.txt", err);
+    if (own && file_same(own, o->recipe))
+        cli_usage_error(st->lab->program,
+                        "--recipe %s: this run writes its own there; copy the file, or name "
+                        "another folder with --lbl-dump-dir",
+                        o->recipe);
+    free(own);
+    return own != NULL;
+}
+
 // A command line that is wrong is noticed before minutes are spent.
 static void check_command_line(const struct lab *lab) {
     struct error err = {0};
@@ -248,14 +279,19 @@ static void check_command_line(const struct lab *lab) {
         cli_usage_error(lab->program, "%s", err.message);
 }
 
+static bool study_rows(struct study *st, struct error *err) {
+    struct lab *lab = st->lab;
+    bool all = !lab->options.tokens && !lab->options.config;
+    bool ok = study_measure(st, err) && uniform_rows(st, err) && keep_rows(st, err) &&
+              (lab->done || study_solve(st, err)) && heuristic_rows(st, err) &&
+              (lab->done || mix_row(st, st->found.list[0].picks, "solver", err));
+    return ok && (!all || study_report(st, err)) && (!lab->options.out || save(st, err));
+}
+
 static bool run_study(struct lab *lab, struct error *err) {
     struct study st;
-    bool all = !lab->options.tokens && !lab->options.config;
-    bool ok = study_open(&st, lab, &options, err) && uniform_rows(&st, err) &&
-              keep_rows(&st, err) && (lab->done || study_solve(&st, err)) &&
-              heuristic_rows(&st, err) &&
-              (lab->done || mix_row(&st, st.found.list[0].picks, "solver", err));
-    ok = ok && (!all || study_report(&st, err)) && (!lab->options.out || save(&st, err));
+    bool ok = study_open(&st, lab, &options, err) && check_recipe(&st, err) &&
+              lab_baseline(lab, err) && (lab->done || study_rows(&st, err));
     study_close(&st);
     return ok;
 }
@@ -264,12 +300,14 @@ static bool run(struct lab *lab, struct error *err) {
     const char *recipe = lab_recipe_label(lab), *config = lab->options.config;
     bool search;
     check_command_line(lab);
-    if (!lab_baseline(lab, err))
+    if (!check_out(lab, err))
         return false;
-    if (lab->done || (recipe && config && strcmp(recipe, config) == 0))
-        return true;
     const struct quant_format *f = uniform_named(config, &search, err);
-    return f && !options.embeddings ? run_uniform(lab, f, search, err) : run_study(lab, err);
+    if (f && !options.embeddings)
+        return lab_baseline(lab, err) && (lab->done || run_uniform(lab, f, search, err));
+    if (recipe && config && strcmp(recipe, config) == 0)
+        return lab_baseline(lab, err);
+    return run_study(lab, err);
 }
 
 int main(int argc, char **argv) {

@@ -204,10 +204,11 @@ static bool write_words(const struct study *st, const struct prediction *p, bool
 bool study_report(struct study *st, struct error *err) {
     struct prediction p = {0};
     bool swept;
-    bool ok = folder_create(st->folder, err) && write_recipe(st, err) &&
-              measure_mixes(st, &p, err) && write_points(st->folder, &p, err) &&
-              draw_mixes(st, &p, err) && study_sweep(st, &swept, err) &&
-              write_words(st, &p, swept, err);
+    bool ok = write_recipe(st, err) && measure_mixes(st, &p, err) &&
+              write_points(st->folder, &p, err) && draw_mixes(st, &p, err) &&
+              study_sweep(st, &swept, err) && write_words(st, &p, swept, err);
     free(p.points);
+    if (ok && !st->options->folder && !st->lab->options.quiet)
+        cli_note(st->lab->program, "mixed.md, recipe.txt and charts are in %s", st->folder);
     return ok;
 }

@@ -59,12 +59,15 @@ static void show(void *user, size_t done, size_t total, const char *what) {
     progress_update(user, done, total, what);
 }
 
+static bool blocks_only(const struct study *st) {
+    return !st->options->embeddings && !st->lab->options.only;
+}
+
 static bool measure(struct study *st, const struct quant_format *const *formats, size_t n,
                     const char *path, struct error *err) {
     struct sensitivity_options o = {.tokens = st->n_fit,
                                     .window = st->lab->options.ctx,
-                                    .blocks_only =
-                                        !st->options->embeddings && !st->lab->options.only,
+                                    .blocks_only = blocks_only(st),
                                     .search = !st->options->plain};
     struct progress p;
     double cells = 2.5 * 7 * (double)st->lab->model->config.n_layers; // half a pass each, 5 anchors
@@ -73,7 +76,7 @@ static bool measure(struct study *st, const struct quant_format *const *formats,
     bool ok = sensitivity_measure(st->lab->model, formats, n, st->calib.ids, st->fit, &o, &st->s,
                                   show, &p, err);
     progress_finish(&p);
-    return ok && folder_create_for(path, err) && sensitivity_write(&st->s, path, err);
+    return ok && sensitivity_write(&st->s, path, err);
 }
 
 static bool same_formats(const struct sensitivity *s, const struct quant_format *const *formats,
@@ -88,13 +91,12 @@ static bool same_formats(const struct sensitivity *s, const struct quant_format 
 static bool read_again(struct study *st, const struct quant_format *const *formats, size_t n,
                        const char *path) {
     struct error ignored;
-    bool blocks_only = !st->options->embeddings && !st->lab->options.only;
     if (!file_exists(path) ||
         !sensitivity_read(&st->s, path, sensitivity_fingerprint(st->lab->model), &ignored))
         return false;
     bool all = st->s.tensors[st->s.n_tensors - 1].layer == SENSITIVITY_NO_LAYER;
     if (st->s.text == sensitivity_text(st->calib.ids, st->fit) && st->s.tokens <= st->n_fit &&
-        2 * st->s.tokens > st->n_fit && all == !blocks_only && same_formats(&st->s, formats, n))
+        2 * st->s.tokens > st->n_fit && all == !blocks_only(st) && same_formats(&st->s, formats, n))
         return true;
     sensitivity_free(&st->s);
     return false;
@@ -126,9 +128,6 @@ static bool read_calibration(struct study *st, struct error *err) {
         st->n_fit = parameters < 3e7 ? 2048 : parameters < 3e8 ? 1024 : 256;
     st->n_fit = st->n_fit < st->fit ? st->n_fit : st->fit;
     st->n_check = 2 * st->n_fit;
-    if (!lab->options.ctx)
-        lab->options.ctx =
-            lab->model->config.max_context < 512 ? lab->model->config.max_context : 512;
     return true;
 }
 
@@ -207,22 +206,47 @@ bool study_uniform_bytes(const struct study *st, const struct quant_format *f, s
     return true;
 }
 
-bool study_open(struct study *st, struct lab *lab, const struct study_options *options,
-                struct error *err) {
+// Of the tensors and formats of st->s.
+static bool open_budget(struct study *st, struct error *err) {
+    const struct lab *lab = st->lab;
     size_t standard;
-    *st = (struct study){.lab = lab, .options = options};
-    st->folder =
-        options->folder ? memory_strdup(options->folder, err) : lab_results_folder(lab, err);
-    if (!st->folder || !folder_create(st->folder, err) || !read_calibration(st, err) ||
-        !analyse(st, err))
-        return false;
-    st->base = options->base ? quant_format_find(options->base)
-                             : st->s.formats[sensitivity_main_format(&st->s)];
     return open_mix(st, err) &&
            (study_uniform_bytes(st, quant_format_find("int4-g128"), &standard) ||
             error_set(err, "int4-g128 cannot hold every tensor")) &&
-           budget_resolve(&options->budget, lab->model, &st->mix, lab->options.ctx, standard,
-                          &st->budget, err) &&
+           budget_resolve(&st->options->budget, lab->model, &st->mix, lab->options.ctx, standard,
+                          &st->budget, err);
+}
+
+// What no mix of these shapes can do is said before minutes are spent on measuring.
+static bool check_shapes(const struct study *opening, struct error *err) {
+    struct study st = *opening;
+    size_t n;
+    const struct quant_format **formats = study_formats(st.lab, st.options, &n, err);
+    bool ok = formats &&
+              sensitivity_shapes(st.lab->model, formats, n, blocks_only(&st), &st.s, err) &&
+              open_budget(&st, err);
+    mix_free(&st.mix);
+    sensitivity_free(&st.s);
+    free((void *)formats);
+    return ok;
+}
+
+bool study_open(struct study *st, struct lab *lab, const struct study_options *options,
+                struct error *err) {
+    size_t most = lab->model->config.max_context;
+    *st = (struct study){.lab = lab, .options = options};
+    if (!lab->options.ctx) // --tokens leaves it open
+        lab->options.ctx = most < 512 ? most : 512;
+    return check_shapes(st, err) && (st->folder = lab_analysis_folder(lab, options->folder, err));
+}
+
+bool study_measure(struct study *st, struct error *err) {
+    const struct lab *lab = st->lab;
+    if (!read_calibration(st, err) || !analyse(st, err))
+        return false;
+    st->base = st->options->base ? quant_format_find(st->options->base)
+                                 : st->s.formats[sensitivity_main_format(&st->s)];
+    return open_budget(st, err) &&
            probe_open(&st->check, lab->model, lab->model, st->calib.ids + st->fit,
                       st->calib.n - st->fit, st->n_check, lab->options.ctx, err);
 }

@@ -16,7 +16,7 @@ struct study_options {
     int rounds;             // of measuring around the solution; -1: by the model's size
     int mixes;              // measured at random; -1: by the model's size
     float sweep;            // bits between the budgets of the front; 0: none, -1: by the size
-    const char *folder;     // for what is written; NULL: results/<model>
+    const char *folder;     // for what is written; NULL: lab_results_folder
     struct budget_flags budget;
 };
 
@@ -55,12 +55,17 @@ struct study {
     struct mix mix;
     struct budget budget;
     struct probe check;
-    struct shortlist found; // at the budget
+    struct progress checking; // of a search's candidates,
+    size_t checks;            // so many so far
+    struct shortlist found;   // at the budget
 };
 
-// Measures sensitivities (or reads them again), and resolves the budget.
+// Before anything is measured: fails if the budget is below the smallest mix there is, or the
+// folder for what is written cannot be written in. study_close frees, whatever this returns.
 bool study_open(struct study *st, struct lab *lab, const struct study_options *options,
                 struct error *err);
+// Measures sensitivities (or reads them again), and resolves the budget.
+bool study_measure(struct study *st, struct error *err);
 void study_close(struct study *st);
 
 // Whether the options make sense together, before anything is measured.
