@@ -197,7 +197,7 @@ $(BUILD)/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(LIB)
 	$(Q)$(CC) $(ALL_CFLAGS) -fsanitize=fuzzer $^ $(LIBS) -o $@
 
 bench: tools
-	$(BUILD)/tools/bench_kernels
+	tools/results.sh kernels
 	$(BUILD)/tools/bench_train
 
 results: all

@@ -9,31 +9,15 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "core/memory.h"
-#include "core/random.h"
 #include "core/timer.h"
 #include "kernels/cpu/kernels.h"
 #include "model/arch.h"
-#include "model/model.h"
-#include "quant/quantize.h"
 #include "quant/woven.h"
+#include "tools/bench/bench.h"
+#include "tools/bench/model.h"
 
 enum { ROUNDS = 25, WARM_UP = 3 };
-
-_Noreturn static void fail(const char *message) {
-    fprintf(stderr, "bench_decode: %s\n", message);
-    exit(1);
-}
-
-static void *allocate(size_t count, size_t size) {
-    struct error err = {0};
-    void *p = memory_alloc(count, size, "bench", &err);
-    if (!p)
-        fail(err.message);
-    return p;
-}
 
 struct bench {
     struct model *loaded, *m;
@@ -43,52 +27,22 @@ struct bench {
     float *x, *y;  // as wide as any matrix
 };
 
-static struct model *in_format(const struct model *loaded, const char *name) {
-    struct error err = {0};
-    struct recipe r = {0};
-    const struct quant_format *f = strcmp(name, "keep") == 0 ? NULL : quant_format_find(name);
-    struct model *m = NULL;
-    if (!f && strcmp(name, "keep") != 0)
-        fail("no such format");
-    if (!f)
-        m = model_share(loaded, &err);
-    else if (recipe_uniform(&r, f, NULL, NULL, &err))
-        m = model_quantize(loaded, &r, false, &(struct quantize_stats){0}, NULL, NULL, &err);
-    if (!m || !model_weave(m, &err))
-        fail(err.message);
-    recipe_free(&r);
-    return m;
-}
-
-// A quarter of a million random values over and over: what they are does not change the time.
-static void fill_cache(const struct bench *b) {
-    enum { N = 1 << 18 };
-    struct random r = {1};
-    float *x = allocate(N, sizeof *x);
-    for (size_t i = 0; i < N; i++)
-        x[i] = (float)random_normal(&r);
-    for (size_t at = 0; at < b->kv.bytes / sizeof *x; at += N) {
-        size_t n = b->kv.bytes / sizeof *x - at;
-        memcpy(b->kv.k + at, x, (n < N ? n : N) * sizeof *x);
-        memcpy(b->kv.v + at, x, (n < N ? n : N) * sizeof *x);
-    }
-    free(x);
-}
-
 static void bench_open(struct bench *b, const char *path, const char *format, size_t depth) {
     struct error err = {0};
     if (!(b->loaded = model_load(path, &err)))
-        fail(err.message);
+        bench_fail("%s", err.message);
     const struct model_config *c = &b->loaded->config;
     size_t widest = c->vocab > c->intermediate ? c->vocab : c->intermediate;
-    b->m = in_format(b->loaded, format);
+    b->m = bench_in_format(b->loaded, format);
+    if (!model_weave(b->m, &err))
+        bench_fail("%s", err.message);
     b->depth = depth;
     if (!kv_cache_init(&b->kv, c, 1, depth + 1, &err))
-        fail(err.message);
-    fill_cache(b);
-    b->logits = allocate(c->vocab, sizeof *b->logits);
-    b->x = allocate(widest + c->hidden, sizeof *b->x);
-    b->y = allocate(3 * (widest + c->hidden), sizeof *b->y);
+        bench_fail("%s", err.message);
+    bench_fill_cache(&b->kv);
+    b->logits = bench_alloc(c->vocab, sizeof *b->logits);
+    b->x = bench_alloc(widest + c->hidden, sizeof *b->x);
+    b->y = bench_alloc(3 * (widest + c->hidden), sizeof *b->y);
     for (size_t i = 0; i < widest + c->hidden; i++)
         b->x[i] = 0.5f;
 }
@@ -107,7 +61,7 @@ static void step_at(struct bench *b, size_t position) {
     const int32_t token = 1, at = (int32_t)position;
     const struct batch one = {.n = 1, .tokens = &token, .positions = &at};
     if (!model_forward(b->m, &b->kv, &one, b->logits, &err))
-        fail(err.message);
+        bench_fail("%s", err.message);
 }
 
 static void step_empty(struct bench *b) {
@@ -133,7 +87,7 @@ static void products(struct bench *b) {
              linear_forward(b->y, &l->down, b->x, 1, &err);
     }
     if (!ok || !model_logits(b->m, b->x, 1, b->logits, &err))
-        fail(err.message);
+        bench_fail("%s", err.message);
 }
 
 static void attentions(struct bench *b) {
@@ -147,11 +101,6 @@ static void attentions(struct bench *b) {
     }
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
 static void print_row(const char *what, double seconds, double bytes,
                       const struct machine_limits *limits) {
     double gb = bytes / seconds * 1e-9;
@@ -160,12 +109,9 @@ static void print_row(const char *what, double seconds, double bytes,
 }
 
 static void report(const struct bench *b, const double *s, const struct machine_limits *limits) {
-    double weights = (double)model_bytes(b->m);
+    double weights = bench_weight_bytes(b->m);
     double cache = 2.0 * (double)b->kv.bytes;
     char deep[32], attend[32];
-    if (b->m->embedding.w.data != b->m->head.w.data) // read a row at a time
-        weights -= (double)(b->m->embedding.w.shape[1] * b->m->embedding.w.shape[0] *
-                            dtype_size(b->m->embedding.w.dtype));
     snprintf(deep, sizeof deep, "step at depth %zu", b->depth);
     snprintf(attend, sizeof attend, "attention at depth %zu", b->depth);
     printf("\n| part                       |       ms |      MB |   GB/s | of read |\n"
@@ -190,7 +136,7 @@ int main(int argc, char **argv) {
     }
     int depth = argc > 3 ? atoi(argv[3]) : 4096;
     if (depth < 1 || depth > 1 << 20)
-        fail("DEPTH: expected 1 to 1048576");
+        bench_fail("DEPTH: expected 1 to 1048576");
     machine_limits_measure(&limits);
     bench_open(&b, argv[1], argc > 2 ? argv[2] : "keep", (size_t)depth);
     printf("%s: read %.1f GB/s\n", kernels_level_name(kernels_level()), limits.read_gb_s);
@@ -201,10 +147,8 @@ int main(int argc, char **argv) {
             if (round >= 0)
                 times[p][round] = timer_now() - before;
         }
-    for (size_t p = 0; p < PARTS; p++) {
-        qsort(times[p], ROUNDS, sizeof times[p][0], by_value);
-        medians[p] = times[p][ROUNDS / 2];
-    }
+    for (size_t p = 0; p < PARTS; p++)
+        medians[p] = bench_median(times[p], ROUNDS);
     report(&b, medians, &limits);
     bench_close(&b);
     return 0;

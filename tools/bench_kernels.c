@@ -1,133 +1,271 @@
-// Times matmul and attention at the shapes of a 3 B model and prints them beside the limits of this
-// machine, measured in the same run.
+// Times the kernels at the shapes of a 3 B model and prints them beside the limits of this machine,
+// measured in the same run.
 //
-//     build/tools/bench_kernels [--csv FILE] [limits] [matmul] [woven] [attention]   default: all
+//     build/tools/bench_kernels [--csv FILE] [float32] [rows] [int8] [tiles] [attention]
 //
-// Weights come from a pool larger than any cache (1.2 GB), matrix after matrix, as a forward pass
-// reads them. Each result is compared with the reference before its time is printed; the time is
-// the median of at least three runs.
+// Default: all. Weights come from a pool larger than any cache (1.2 GB), matrix after matrix, as a
+// forward pass reads them. The time is the median of at least three runs; runs that waited for a
+// processor are dropped and taken again. No time is printed before the last result was compared
+// with the reference.
+//
+//     float32     products in float32, weights unpacked as they are read
+//     rows        16-bit weights as they lie, times a few tokens
+//     int8        woven weights times activations in int8
+//     tiles       any weights, as bfloat16 in matrix tiles
+//     attention   queries at the last M of so many positions
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/dtype.h"
-#include "core/memory.h"
+#include "core/file.h"
 #include "core/random.h"
-#include "core/timer.h"
 #include "kernels/cpu/huge.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/matmul_rows.h"
 #include "kernels/cpu/matmul_tiles.h"
 #include "kernels/cpu/matmul_weave.h"
 #include "tests/compare.h"
+#include "tools/bench/bench.h"
 
-enum { POOL_BYTES = 1200000000, MAX_RUNS = 50, MAX_M = 512 };
+enum { POOL_BYTES = 1200000000, MAX_RUNS = 50, CHECKED_ROWS = 16 };
+static const double bench_seconds = 0.3;
+static const size_t shapes[][2] = {{11008, 2048}, {2048, 11008}}; // up and gate; down
+enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
-struct matrix {
-    enum dtype dtype;
-    size_t k;
-    const char *data;
+// ---- rows of the table --------------------------------------------------------------------------
+
+static struct machine_limits limits;
+static struct file_writer csv_file; // of --csv
+static FILE *csv;                   // its stream, or NULL
+
+// peak: operations a second, in 10^9, of the unit that could do it; 0 where there is none.
+static void print_row(const char *kernel, const char *format, size_t m, const char *shape,
+                      const struct bench_times *t, double bytes, double operations, double peak) {
+    double gb = bytes / t->median * 1e-9, gop = operations / t->median * 1e-9;
+    double of_peak = peak > 0 ? gop / peak : 0;
+    printf("| %-9s | %-12s | %3zu | %-27s | %9.0f | %9.0f | %6.2f | %7.1f | %5.1f %% | %5.1f %% | "
+           "%7zu |\n",
+           kernel, format, m, shape, t->median * 1e6, t->fastest * 1e6, gb, gop,
+           100 * gb / limits.read_gb_s, 100 * of_peak, t->dropped);
+    fflush(stdout);
+    if (csv)
+        fprintf(csv, "%s,%s,%zu,%s,%.1f,%.1f,%.2f,%.1f,%.3f,%.3f,%zu,%.3f\n", kernel, format, m,
+                shape, t->median * 1e6, t->fastest * 1e6, gb, gop, gb / limits.read_gb_s, of_peak,
+                t->dropped, t->waited);
+}
+
+static void print_limit(const char *name, double gb, double gop) {
+    if (gb <= 0 && gop <= 0)
+        return;
+    printf("| limit     | %-12s |     | %-27s |           |           | %6.4g | %7.0f |         |"
+           "         |         |\n",
+           kernels_level_name(kernels_level()), name, gb, gop);
+    if (csv)
+        fprintf(csv, "limit,%s,,%s,,,%.2f,%.1f,,,,\n", kernels_level_name(kernels_level()), name,
+                gb, gop);
+}
+
+static void print_head(void) {
+    printf(
+        "| kernel    | format       |   m | shape                       |        us |       min |"
+        "   GB/s |   GOP/s | of read | of peak | dropped |\n"
+        "|:----------|:-------------|----:|:----------------------------|----------:|----------:|"
+        "-------:|--------:|--------:|--------:|--------:|\n");
+    if (csv)
+        fputs("kernel,format,m,shape,us,us_min,gb_s,gop_s,of_read,of_peak,dropped,waited\n", csv);
+    print_limit("memory read", limits.read_gb_s, 0);
+    print_limit("memory copy", limits.copy_gb_s, 0);
+    print_limit("float32 multiply-add", 0, limits.f32_gflop_s);
+    print_limit("int8 multiply-add", 0, limits.i8_gop_s);
+    print_limit("int8 in tiles", 0, limits.i8_tiles_gop_s);
+    print_limit("bfloat16 in tiles", 0, limits.bf16_gflop_s);
+}
+
+// ---- products -----------------------------------------------------------------------------------
+
+// y[m, n] = x[m, k] wᵀ of one matrix after another in the pool.
+struct product {
+    const char *kernel, *format;
+    size_t m, n, k;
+    enum dtype dtype;              // of weights that are not woven
+    struct weave weave;            // .n is 0 where they are not
+    unsigned char *pool, *weights; // weights: the matrix that was multiplied last
+    size_t bytes;                  // of a matrix
+    float *x, *y;
+    struct weave_x q;
+    void (*multiply)(struct product *p);
+    double peak;
+    double tolerance; // relative L2 error of what it computes
 };
 
 static void read_row(const void *context, size_t row, size_t col, size_t count, float *out) {
-    const struct matrix *a = context;
-    const char *p = a->data + (row * a->k + col) * dtype_size(a->dtype);
-    if (a->dtype == DTYPE_F32)
-        memcpy(out, p, count * sizeof *out);
-    else if (a->dtype == DTYPE_F16)
-        convert_f16_f32((const uint16_t *)p, count, out);
+    const struct product *p = context;
+    if (p->weave.n)
+        weave_read(&p->weave, row, col, count, out);
     else
-        convert_bf16_f32((const uint16_t *)p, count, out);
+        dtype_to_f32(p->dtype, p->weights + (row * p->k + col) * dtype_size(p->dtype), count, out);
 }
 
-static void fail(const char *message) {
-    fprintf(stderr, "bench_kernels: %s\n", message);
-    exit(1);
+static struct weight_source source_of(const struct product *p) {
+    return (struct weight_source){p->n, p->k, p, read_row};
 }
 
-static void *allocate(size_t count, size_t size) {
+static void multiply_float32(struct product *p) {
+    struct weight_source w = source_of(p);
+    matmul(p->y, p->n, p->x, p->k, p->m, &w, NULL);
+}
+
+static void multiply_rows(struct product *p) {
+    const struct rows_job job = {.w = (const uint16_t *)(void *)p->weights,
+                                 .bf16 = p->dtype == DTYPE_BF16,
+                                 .n = p->n,
+                                 .y = p->y,
+                                 .y_stride = p->n};
+    matmul_rows(&job, 1, p->x, p->k, p->m, p->k);
+}
+
+static void multiply_int8(struct product *p) {
     struct error err = {0};
-    void *p = memory_alloc(count, size, "bench", &err);
-    if (!p)
-        fail(err.message);
-    return p;
+    const struct weave_job job = {.w = &p->weave, .y = p->y, .y_stride = p->n};
+    if (!weave_x_make(&p->q, &p->weave, p->x, p->k, p->m, &err))
+        bench_fail("%s", err.message);
+    matmul_weave(&job, 1, &p->q);
 }
 
-static float *normals(size_t n) {
-    struct random r = {n};
-    float *x = allocate(n, sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)random_normal(&r);
-    return x;
+static void multiply_tiles(struct product *p) {
+    const struct tile_job job = {.kind = p->weave.n               ? TILE_WOVEN
+                                         : p->dtype == DTYPE_BF16 ? TILE_BF16
+                                                                  : TILE_F16,
+                                 .n = p->n,
+                                 .rows16 = (const uint16_t *)(void *)p->weights,
+                                 .weave = &p->weave,
+                                 .y = p->y,
+                                 .y_stride = p->n};
+    if (!matmul_tiles(&job, 1, p->x, p->k, p->m, p->k))
+        bench_fail("out of memory");
 }
 
-// The same random megabyte over and over: what is multiplied does not change the time.
-static void fill_pool(char *pool, enum dtype dtype) {
-    enum { N = 1 << 18 };
-    float *x = normals(N);
-    size_t bytes = N * dtype_size(dtype);
-    dtype_from_f32(dtype, x, N, pool);
+static void run_product(void *context, size_t i) {
+    struct product *p = context;
+    p->weights = p->pool + i % (POOL_BYTES / p->bytes) * p->bytes;
+    p->weave.data = p->weights;
+    p->multiply(p);
+}
+
+// What the kernel should have made of a token and the first rows: of the activations in int8, where
+// it has rounded them.
+static void want_of(struct product *p, size_t token, float *want) {
+    if (p->q.m) {
+        struct weave few = p->weave;
+        struct weave_x one = p->q;
+        few.n = CHECKED_ROWS;
+        one.m = 1;
+        one.q += token * one.q_stride;
+        one.scale += token * one.units;
+        one.sum += token * one.units;
+        one.scaled_sum += token * one.units;
+        matmul_weave_ref(&(struct weave_job){&few, want, CHECKED_ROWS, NULL}, &one);
+    } else {
+        struct weight_source few = source_of(p);
+        few.n = CHECKED_ROWS;
+        matmul_ref(want, CHECKED_ROWS, p->x + token * p->k, p->k, 1, &few, NULL);
+    }
+}
+
+static void check_product(struct product *p) {
+    float want[CHECKED_ROWS];
+    for (size_t token = 0; token<p->m; token += p->m> 1 ? p->m - 1 : 1) { // the first, the last
+        want_of(p, token, want);
+        double error = rel_l2(p->y + token * p->n, want, CHECKED_ROWS);
+        if (!(error <= p->tolerance))
+            bench_fail(
+                "%s of %s, %zu tokens: differs from the reference by %g, expected at most %g",
+                p->kernel, p->format, p->m, error, p->tolerance);
+    }
+}
+
+static void bench_product(struct product p) {
+    char shape[32];
+    p.x = bench_normals(p.m * p.k);
+    p.y = bench_alloc(p.m * p.n, sizeof *p.y);
+    struct bench_times t = bench_measure(run_product, &p, 3, MAX_RUNS, bench_seconds);
+    check_product(&p);
+    snprintf(shape, sizeof shape, "%zu x %zu", p.n, p.k);
+    print_row(p.kernel, p.format, p.m, shape, &t, (double)p.bytes,
+              2.0 * (double)p.m * (double)p.n * (double)p.k, p.peak);
+    weave_x_free(&p.q);
+    free(p.x);
+    free(p.y);
+}
+
+static unsigned char *pool_open(void) {
+    struct error err = {0};
+    unsigned char *pool = huge_alloc(POOL_BYTES, "weights", &err);
+    if (!pool)
+        bench_fail("%s", err.message);
+    return pool;
+}
+
+// The first bytes over and over: what is multiplied does not change the time.
+static void pool_repeat(unsigned char *pool, size_t bytes) {
     for (size_t done = bytes; done < POOL_BYTES; done += bytes)
         memcpy(pool + done, pool, bytes < POOL_BYTES - done ? bytes : POOL_BYTES - done);
-    free(x);
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
+// ---- floats -------------------------------------------------------------------------------------
 
-static double median(double *times, size_t n) {
-    qsort(times, n, sizeof *times, by_value);
-    return times[n / 2];
-}
+struct wanted {
+    bool float32, rows, int8, tiles, attention;
+};
 
-static void check_matmul(const struct weight_source *w, const float *x, const float *y) {
-    enum { ROWS = 8 };
-    float want[ROWS];
-    struct weight_source few = *w;
-    few.n = ROWS;
-    matmul_ref(want, ROWS, x, w->k, 1, &few, NULL);
-    if (!(rel_l2(y, want, ROWS) <= 1e-5))
-        fail("matmul differs from the reference");
-}
-
-static void bench_matmul(const struct machine_limits *limits, char *pool, enum dtype dtype,
-                         size_t m, size_t n, size_t k) {
-    size_t bytes = n * k * dtype_size(dtype), matrices = POOL_BYTES / bytes, runs = 0;
-    float *x = normals(m * k), *y = allocate(m * n, sizeof *y);
-    double times[MAX_RUNS], start = timer_now();
-    while (runs < 3 || (runs < MAX_RUNS && timer_now() - start < 0.5)) {
-        struct matrix a = {dtype, k, pool + runs % matrices * bytes};
-        const struct weight_source w = {n, k, &a, read_row};
-        double before = timer_now();
-        matmul(y, n, x, k, m, &w, NULL);
-        times[runs++] = timer_now() - before;
-        check_matmul(&w, x, y);
+static void bench_float(struct product p, const struct wanted *wanted) {
+    const size_t few[] = {1, 4, 8}, many[] = {16, 512};
+    p.peak = limits.f32_gflop_s;
+    p.tolerance = 1e-5;
+    p.kernel = "float32";
+    p.multiply = multiply_float32;
+    for (size_t i = 0; wanted->float32 && i < 2; i++) {
+        p.m = i ? 512 : 1;
+        bench_product(p);
     }
-    double s = median(times, runs), gb = (double)bytes / s * 1e-9;
-    double gflop = 2.0 * (double)(m * n * k) / s * 1e-9;
-    printf("| %-4s | %3zu | %5zu | %5zu | %9.0f | %6.2f | %7.1f | %5.1f %% | %5.1f %% |\n",
-           dtype_name(dtype), m, n, k, s * 1e6, gb, gflop, 100 * gb / limits->read_gb_s,
-           100 * gflop / limits->f32_gflop_s);
-    fflush(stdout);
-    free(x);
-    free(y);
+    p.kernel = "rows";
+    p.multiply = multiply_rows;
+    for (size_t i = 0; wanted->rows && p.dtype != DTYPE_F32 && i < 3; i++) {
+        p.m = few[i];
+        bench_product(p);
+    }
+    p.kernel = "tiles";
+    p.multiply = multiply_tiles;
+    p.peak = limits.bf16_gflop_s;
+    p.tolerance = 1e-2; // both sides are rounded to 8 bits
+    for (size_t i = 0; wanted->tiles && p.dtype != DTYPE_F32 && i < 2; i++) {
+        p.m = many[i];
+        if (matmul_tiles_wanted(p.m))
+            bench_product(p);
+    }
 }
 
-static void bench_matmuls(const struct machine_limits *limits) {
+static void bench_floats(const struct wanted *wanted) {
+    enum { N = 1 << 18 };
     const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
-    const size_t ms[] = {1, 8, 64, MAX_M};
-    const size_t shapes[][2] = {{2048, 2048}, {11008, 2048}, {2048, 11008}};
-    char *pool = allocate(POOL_BYTES, 1);
-    printf("\n| type |   m |     n |     k |        us |   GB/s | GFLOP/s | of read | of FMA  |\n"
-           "|------|-----|-------|-------|-----------|--------|---------|---------|---------|\n");
-    for (size_t d = 0; d < 3; d++) {
-        fill_pool(pool, dtypes[d]);
-        for (size_t i = 0; i < 4; i++)
-            for (size_t s = 0; s < 3; s++)
-                bench_matmul(limits, pool, dtypes[d], ms[i], shapes[s][0], shapes[s][1]);
+    unsigned char *pool = pool_open();
+    float *x = bench_normals(N);
+    for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++) {
+        dtype_from_f32(dtypes[d], x, N, pool);
+        pool_repeat(pool, N * dtype_size(dtypes[d]));
+        for (size_t s = 0; s < N_SHAPES; s++)
+            bench_float(
+                (struct product){.format = dtype_name(dtypes[d]),
+                                 .dtype = dtypes[d],
+                                 .n = shapes[s][0],
+                                 .k = shapes[s][1],
+                                 .bytes = shapes[s][0] * shapes[s][1] * dtype_size(dtypes[d]),
+                                 .pool = pool},
+                wanted);
     }
-    free(pool);
+    free(x);
+    huge_free(pool, POOL_BYTES);
 }
 
 // ---- woven weights ------------------------------------------------------------------------------
@@ -154,15 +292,14 @@ static const struct {
       .table = (const int8_t[16]){-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
                                   89, 113}}}};
 
-// One stripe of random rows, over and over: what is multiplied does not change the time.
+// Four stripes of random rows, over and over.
 static void fill_woven(const struct weave *w, unsigned char *pool) {
     struct random r = {1};
     struct weave_row row;
     struct weave few = *w;
-    size_t bytes = 4 * w->block_bytes;
     few.data = pool;
     if (!weave_row_init(&row, w))
-        fail("out of memory");
+        bench_fail("out of memory");
     for (size_t i = 0; i < 4 * WEAVE_ROWS; i++) {
         for (size_t c = 0; c < w->k; c++)
             row.codes[c] = (uint8_t)random_below(&r, w->kind.bits == 8 ? 120 : 16);
@@ -174,163 +311,147 @@ static void fill_woven(const struct weave *w, unsigned char *pool) {
         weave_put(&few, i, &row);
     }
     weave_row_free(&row);
-    for (size_t done = bytes; done < POOL_BYTES; done += bytes)
-        memcpy(pool + done, pool, bytes < POOL_BYTES - done ? bytes : POOL_BYTES - done);
+    pool_repeat(pool, 4 * w->block_bytes);
 }
 
-static void run_woven(const struct weave *w, const float *x, size_t m, float *y, bool tiles,
-                      struct weave_x *q) {
-    struct error err = {0};
-    const struct tile_job tile = {
-        .kind = TILE_WOVEN, .n = w->n, .weave = w, .y = y, .y_stride = w->n};
-    const struct weave_job job = {.w = w, .y = y, .y_stride = w->n};
-    if (tiles) {
-        if (!matmul_tiles(&tile, 1, x, w->k, m, w->k))
-            fail("out of memory");
-        return;
+static void bench_one_woven(struct product p, const struct wanted *wanted) {
+    const size_t ms[] = {1, 4, 16, 512};
+    for (size_t i = 0; i < sizeof ms / sizeof *ms; i++) {
+        p.m = ms[i];
+        p.kernel = "int8";
+        p.multiply = multiply_int8;
+        p.peak = p.m > 16 && limits.i8_tiles_gop_s > 0 ? limits.i8_tiles_gop_s : limits.i8_gop_s;
+        p.tolerance = 1e-5;
+        if (wanted->int8)
+            bench_product(p);
+        p.kernel = "tiles";
+        p.multiply = multiply_tiles;
+        p.peak = limits.bf16_gflop_s;
+        p.tolerance = 1e-2;
+        if (wanted->tiles && matmul_tiles_wanted(p.m))
+            bench_product(p);
     }
-    if (!weave_x_make(q, w, x, w->k, m, &err))
-        fail(err.message);
-    matmul_weave(&job, 1, q);
 }
 
-static void bench_one_woven(const struct machine_limits *limits, FILE *csv, const char *name,
-                            struct weave *w, unsigned char *pool, size_t m, bool tiles) {
-    size_t bytes = weave_bytes(w), matrices = POOL_BYTES / bytes, runs = 0;
-    float *x = normals(m * w->k), *y = allocate(m * w->n, sizeof *y);
-    double times[MAX_RUNS], start = timer_now();
-    struct weave_x q = {0};
-    while (runs < 3 || (runs < MAX_RUNS && timer_now() - start < 0.3)) {
-        w->data = pool + runs % matrices * bytes;
-        double before = timer_now();
-        run_woven(w, x, m, y, tiles, &q);
-        times[runs++] = timer_now() - before;
-    }
-    double s = median(times, runs), gb = (double)bytes / s * 1e-9, fastest = times[0];
-    double gop = 2.0 * (double)(m * w->n * w->k) / s * 1e-9;
-    double peak = tiles ? limits->bf16_gflop_s : limits->i8_gop_s;
-    printf(
-        "| %-12s | %s | %3zu | %5zu | %5zu | %9.0f | %9.0f | %6.2f | %7.1f | %5.1f %% | %5.1f %% |\n",
-        name, tiles ? "tiles" : "dot  ", m, w->n, w->k, s * 1e6, fastest * 1e6, gb, gop,
-        100 * gb / limits->read_gb_s, 100 * gop / peak);
-    fflush(stdout);
-    if (csv)
-        fprintf(csv, "%s,%s,%zu,%zu,%zu,%.1f,%.1f,%.2f,%.1f,%.3f,%.3f\n", name,
-                tiles ? "tiles" : "dot", m, w->n, w->k, s * 1e6, fastest * 1e6, gb, gop,
-                gb / limits->read_gb_s, gop / peak);
-    weave_x_free(&q);
-    free(x);
-    free(y);
-}
-
-static void bench_woven(const struct machine_limits *limits, FILE *csv) {
-    const size_t ms[] = {1, 4, 16, 512}, shapes[][2] = {{11008, 2048}, {2048, 11008}};
-    struct error err = {0};
-    unsigned char *pool = huge_alloc(POOL_BYTES, "weights", &err);
-    if (!pool)
-        fail(err.message);
-    printf(
-        "\n| format       | how   |   m |     n |     k |        us |       min |   GB/s |   GOP/s | of read | of peak |\n"
-        "|--------------|-------|-----|-------|-------|-----------|-----------|--------|---------|---------|---------|\n");
+static void bench_woven(const struct wanted *wanted) {
+    unsigned char *pool = pool_open();
     for (size_t f = 0; f < sizeof woven / sizeof *woven; f++)
-        for (size_t s = 0; s < 2; s++) {
-            struct weave w;
-            if (!weave_layout(&w, &woven[f].kind, shapes[s][0], shapes[s][1] / 256 * 256))
-                fail("the layout does not fit");
-            fill_woven(&w, pool);
-            for (size_t i = 0; i < 4; i++) {
-                if (ms[i] < 512)
-                    bench_one_woven(limits, csv, woven[f].name, &w, pool, ms[i], false);
-                if (matmul_tiles_wanted(ms[i]))
-                    bench_one_woven(limits, csv, woven[f].name, &w, pool, ms[i], true);
-            }
+        for (size_t s = 0; s < N_SHAPES; s++) {
+            struct product p = {.format = woven[f].name,
+                                .n = shapes[s][0],
+                                .k = shapes[s][1] / 256 * 256,
+                                .pool = pool};
+            if (!weave_layout(&p.weave, &woven[f].kind, p.n, p.k))
+                bench_fail("%s: the layout does not fit", p.format);
+            p.bytes = weave_bytes(&p.weave);
+            fill_woven(&p.weave, pool);
+            bench_one_woven(p, wanted);
         }
     huge_free(pool, POOL_BYTES);
 }
 
-// Queries at the last m of `context` positions, as in prefill (m = context) and decode (m = 1).
-static void bench_attention(const struct machine_limits *limits, size_t m, size_t context,
-                            size_t n_heads, size_t n_kv_heads, size_t d) {
-    size_t cache = n_kv_heads * context * d, runs = 0, seen = 0;
-    float *q = normals(m * n_heads * d), *k = normals(cache), *v = normals(cache);
-    float *out = allocate(m * n_heads * d, sizeof *out),
-          *want = allocate(n_heads * d, sizeof *want);
-    struct attention_query *queries = allocate(m, sizeof *queries);
+// ---- attention ----------------------------------------------------------------------------------
+
+struct attending {
+    size_t m, n_heads, n_kv_heads, d;
+    float *q, *out;
+    struct attention_query *queries;
+};
+
+static void run_attention(void *context, size_t i) {
+    const struct attending *a = context;
+    (void)i;
+    attention(a->out, a->q, a->m, a->n_heads, a->n_kv_heads, a->d, a->queries, 0.1f);
+}
+
+// Queries at the last m of `positions`, as in prefill (m = positions) and decode (m = 1).
+static void bench_attention(size_t m, size_t positions, size_t n_heads, size_t n_kv_heads,
+                            size_t d) {
+    size_t cache = n_kv_heads * positions * d, seen = 0, width = n_heads * d;
+    float *k = bench_normals(cache), *v = bench_normals(cache);
+    float *want = bench_alloc(width, sizeof *want);
+    struct attending a = {m,
+                          n_heads,
+                          n_kv_heads,
+                          d,
+                          bench_normals(m * width),
+                          bench_alloc(m * width, sizeof *want),
+                          bench_alloc(m, sizeof *a.queries)};
     for (size_t t = 0; t < m; t++) {
-        seen += context - m + t + 1;
-        queries[t] = (struct attention_query){k, v, context * d, 0, (int32_t)(context - m + t)};
+        seen += positions - m + t + 1;
+        a.queries[t] =
+            (struct attention_query){k, v, positions * d, 0, (int32_t)(positions - m + t)};
     }
-    double times[MAX_RUNS], start = timer_now();
-    while (runs < 3 || (runs < MAX_RUNS && timer_now() - start < 0.5)) {
-        double before = timer_now();
-        attention(out, q, m, n_heads, n_kv_heads, d, queries, 0.1f);
-        times[runs++] = timer_now() - before;
+    struct bench_times t = bench_measure(run_attention, &a, 3, MAX_RUNS, bench_seconds);
+    attention_ref(want, a.q + (m - 1) * width, 1, n_heads, n_kv_heads, d, a.queries + m - 1, 0.1f);
+    if (!(rel_l2(a.out + (m - 1) * width, want, width) <= 1e-5))
+        bench_fail("attention of %zu tokens differs from the reference", m);
+    char shape[40];
+    snprintf(shape, sizeof shape, "%zu/%zu heads of %zu at %zu", n_heads, n_kv_heads, d, positions);
+    print_row("attention", "F32", m, shape, &t, 8.0 * (double)cache, 4.0 * (double)(seen * width),
+              limits.f32_gflop_s);
+    free(a.q), free(k), free(v), free(a.out), free(want), free(a.queries);
+}
+
+static void bench_attentions(void) {
+    bench_attention(512, 512, 16, 2, 128);
+    bench_attention(512, 2048, 16, 2, 128);
+    bench_attention(512, 512, 14, 2, 64);
+    bench_attention(512, 512, 12, 12, 64);
+    bench_attention(8, 2048, 16, 2, 128);
+    bench_attention(1, 512, 16, 2, 128);
+    bench_attention(1, 4096, 16, 2, 128);
+    bench_attention(1, 8192, 24, 8, 128);
+    bench_attention(1, 32768, 8, 1, 128);
+}
+
+// ---- the command line ---------------------------------------------------------------------------
+
+static struct wanted parse(int argc, char **argv, const char **path) {
+    struct wanted all = {1, 1, 1, 1, 1}, some = {0};
+    const struct {
+        const char *name;
+        bool *flag;
+    } kernels[] = {{"float32", &some.float32},
+                   {"rows", &some.rows},
+                   {"int8", &some.int8},
+                   {"tiles", &some.tiles},
+                   {"attention", &some.attention}};
+    bool any = false;
+    for (int i = 1; i < argc; i++) {
+        size_t k = 0;
+        if (strcmp(argv[i], "--csv") == 0 && i + 1 < argc) {
+            *path = argv[++i];
+            continue;
+        }
+        while (k < 5 && strcmp(argv[i], kernels[k].name) != 0)
+            k++;
+        if (k == 5) {
+            fprintf(stderr, "usage: bench_kernels [--csv FILE] [float32] [rows] [int8] [tiles] "
+                            "[attention]\n");
+            exit(2);
+        }
+        any = *kernels[k].flag = true;
     }
-    attention_ref(want, q, 1, n_heads, n_kv_heads, d, queries, 0.1f);
-    if (!(rel_l2(out, want, n_heads * d) <= 1e-5))
-        fail("attention differs from the reference");
-    double s = median(times, runs), gflop = 4.0 * (double)(seen * n_heads * d) / s * 1e-9;
-    double gb = 8.0 * (double)cache / s * 1e-9;
-    printf("| %4zu | %7zu | %5zu | %8zu | %4zu | %9.0f | %6.2f | %7.1f | %5.1f %% |\n", m, context,
-           n_heads, n_kv_heads, d, s * 1e6, gb, gflop, 100 * gflop / limits->f32_gflop_s);
-    fflush(stdout);
-    free(q), free(k), free(v), free(out), free(want), free(queries);
-}
-
-static void bench_attentions(const struct machine_limits *limits) {
-    printf(
-        "\n|    m | context | heads | kv heads |    d |        us |   GB/s | GFLOP/s | of FMA  |\n"
-        "|------|---------|-------|----------|------|-----------|--------|---------|---------|\n");
-    bench_attention(limits, 512, 512, 16, 2, 128);
-    bench_attention(limits, 512, 2048, 16, 2, 128);
-    bench_attention(limits, 512, 512, 14, 2, 64);
-    bench_attention(limits, 512, 512, 12, 12, 64);
-    bench_attention(limits, 8, 2048, 16, 2, 128);
-    bench_attention(limits, 1, 512, 16, 2, 128);
-    bench_attention(limits, 1, 2048, 16, 2, 128);
-    bench_attention(limits, 1, 8192, 24, 8, 128);
-    bench_attention(limits, 1, 32768, 8, 1, 128);
-}
-
-static bool wanted(int argc, char **argv, const char *what) {
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], what) == 0)
-            return true;
-    return argc == 1;
-}
-
-// The table of woven kernels as CSV, under the machine's limits.
-static FILE *open_csv(const char *path, const struct machine_limits *limits) {
-    FILE *csv = fopen(path, "w");
-    if (!csv)
-        fail("the CSV file cannot be written");
-    fprintf(csv, "# %s: read %.1f GB/s, int8 %.0f GOP/s, bf16 tiles %.0f GFLOP/s\n",
-            kernels_level_name(kernels_level()), limits->read_gb_s, limits->i8_gop_s,
-            limits->bf16_gflop_s);
-    fputs("format,how,m,n,k,us,us_min,gb_s,gop_s,of_read,of_peak\n", csv);
-    return csv;
+    return any ? some : all;
 }
 
 int main(int argc, char **argv) {
-    struct machine_limits limits;
-    FILE *csv = NULL;
+    const char *path = NULL;
+    struct error err = {0};
+    struct wanted wanted = parse(argc, argv, &path);
+    if (path && !file_writer_open(&csv_file, path, &err))
+        bench_fail("%s", err.message);
+    csv = csv_file.stream;
     machine_limits_measure(&limits);
-    if (argc > 2 && strcmp(argv[1], "--csv") == 0) {
-        csv = open_csv(argv[2], &limits);
-        argc -= 2;
-        argv += 2;
-    }
-    printf("%s: read %.1f GB/s, copy %.1f GB/s, f32 %.0f GFLOP/s, int8 %.0f GOP/s, bf16 tiles %.0f "
-           "GFLOP/s\n",
-           kernels_level_name(kernels_level()), limits.read_gb_s, limits.copy_gb_s,
-           limits.f32_gflop_s, limits.i8_gop_s, limits.bf16_gflop_s);
-    if (wanted(argc, argv, "matmul"))
-        bench_matmuls(&limits);
-    if (wanted(argc, argv, "woven"))
-        bench_woven(&limits, csv);
-    if (wanted(argc, argv, "attention"))
-        bench_attentions(&limits);
-    if (csv && fclose(csv) != 0)
-        fail("the CSV file cannot be written");
+    print_head();
+    if (wanted.float32 || wanted.rows || wanted.tiles)
+        bench_floats(&wanted);
+    if (wanted.int8 || wanted.tiles)
+        bench_woven(&wanted);
+    if (wanted.attention)
+        bench_attentions();
+    if (csv && !file_writer_commit(&csv_file, &err))
+        bench_fail("%s", err.message);
     return 0;
 }

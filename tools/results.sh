@@ -1,9 +1,9 @@
 #!/bin/sh
 # Regenerates results/ on this machine: the bundled model's tables, rows and figures; where they are,
 # those of the model of books in $NIBBLE_SHARED, and the times and sizes of the synthetic checkpoints
-# that `make synth` writes. `tools/results.sh mixed …` makes only the parts that are named.
+# that `make synth` writes. `tools/results.sh kernels models peers` makes only the parts that are named.
 set -eu
-trap 'rm -f results/*/*.md.new' EXIT
+trap 'rm -f results/*/*.md.new results/cpu-*.new results/cpu-*.new.csv' EXIT
 cd "$(dirname "$0")/.."
 prompt="Victor was given eight figs at the post office."
 
@@ -110,6 +110,82 @@ machine() {
     echo results/machine/training.md
 }
 
+# A table of what matters of the kernels' rows: one shape, and a line for each format.
+kernels() {
+    build/tools/bench_kernels --csv results/cpu-kernels.new.csv >/dev/null
+    {
+        header build/tools/bench_kernels
+        awk -F, '
+            $1 == "limit" { printf "%s%s %s", limits++ ? ", " : "", $4,
+                $7 > 0 ? sprintf("%.1f GB/s", $7) : sprintf("%.0f Gop/s", $8) }
+            $1 == "attention" {
+                rows[++attentions] = sprintf("| %s | %d | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
+                    $4, $3, $5, $7, 100 * $9, $8, 100 * $10)
+            }
+            $4 != "11008 x 2048" { next }
+            !($2 in seen) { seen[$2] = 1; order[++n] = $2 }
+            {
+                cell = $2 " " ($1 == "tiles" ? "tiles" : $3 == 512 ? "many" : "few") " " $3
+                gb[cell] = sprintf("%.1f (%.0f %%)", $7, 100 * $9)
+                gop[cell] = sprintf("%.0f (%.0f %%)", $8, 100 * $10)
+            }
+            function show(cells, name) { printf " %s |", name in cells ? cells[name] : "–" }
+            END {
+                print ". Products of 11008 × 2048, GB/s of weights (share of the read bandwidth) for"
+                print "a few tokens and Gop/s (share of the peak) for many:"
+                print ""
+                print "| Format | M = 1 | M = 4 | M = 16 | M = 512 | M = 512, bfloat16 tiles |"
+                print "|:-------|------:|------:|-------:|--------:|------------------------:|"
+                for (i = 1; i <= n; i++) {
+                    printf "| %s |", order[i]
+                    show(gb, order[i] " few 1")
+                    show(gb, order[i] " few 4")
+                    show(gb, order[i] (order[i] ~ /F16/ ? " tiles 16" : " few 16"))
+                    show(gop, order[i] " many 512")
+                    show(gop, order[i] " tiles 512")
+                    print ""
+                }
+                if (!attentions) exit
+                print ""
+                print "Attention in float32; GB/s of keys and values, Gop/s beside the float32 peak:"
+                print ""
+                print "| Query/key heads | M | µs | GB/s | Gop/s |"
+                print "|:----------------|--:|---:|-----:|------:|"
+                for (i = 1; i <= attentions; i++) print rows[i]
+            }' results/cpu-kernels.new.csv
+    } >results/cpu-kernels.md.new
+    mv results/cpu-kernels.new.csv results/cpu-kernels.csv
+    mv results/cpu-kernels.md.new results/cpu-kernels.md
+    echo results/cpu-kernels.md
+}
+
+# Whole models; k-quants need rows of 256.
+models() {
+    rm -f results/cpu-models.new.csv
+    {
+        header build/tools/bench_models
+        for shape in qwen2.5-3b qwen2.5-0.5b; do
+            [ -d data/synth/$shape ] || continue
+            formats="keep int8 int4-g128 q8_0 q4_0"
+            [ $shape != qwen2.5-3b ] || formats="$formats q4_k q6_k"
+            # shellcheck disable=SC2086
+            build/tools/bench_models --csv results/cpu-models.new.csv data/synth/$shape $formats
+            echo
+        done
+        build/tools/bench_models --csv results/cpu-models.new.csv --name bundled data/model \
+            keep int8 int4-g128 q8_0 q4_0
+    } >results/cpu-models.md.new
+    mv results/cpu-models.new.csv results/cpu-models.csv
+    mv results/cpu-models.md.new results/cpu-models.md
+    echo results/cpu-models.md
+}
+
+# Beside llama.cpp, where $LLAMA_BENCH is its llama-bench.
+peers() {
+    [ -n "${LLAMA_BENCH:-}" ] && [ -d data/synth/qwen2.5-3b ] || return 0
+    tools/compare_llama.sh "$LLAMA_BENCH" data/synth/qwen2.5-3b
+}
+
 if [ $# -gt 0 ]; then
     for part in "$@"; do
         "$part"
@@ -123,6 +199,9 @@ mixed
 gguf
 training
 machine
+kernels
+models
+peers
 demo
 
 if [ -d data/synth/qwen2.5-3b ]; then # all rows of the three phases are in phase 3's table

@@ -224,5 +224,8 @@ bool measure_limits(struct result_table *table, struct error *err) {
            add_limit(table, "memory copy", limits.copy_gb_s, NAN, err) &&
            add_limit(table, "float32 multiply-add", NAN, limits.f32_gflop_s, err) &&
            (limits.i8_gop_s <= 0 ||
-            add_limit(table, "int8 multiply-add", NAN, limits.i8_gop_s, err));
+            add_limit(table, "int8 multiply-add", NAN, limits.i8_gop_s, err)) &&
+           (limits.bf16_gflop_s <= 0 ||
+            (add_limit(table, "int8 multiply-add in tiles", NAN, limits.i8_tiles_gop_s, err) &&
+             add_limit(table, "bfloat16 multiply-add in tiles", NAN, limits.bf16_gflop_s, err)));
 }

@@ -154,11 +154,12 @@ void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t 
 // --------
 
 struct machine_limits {
-    double read_gb_s;    // reading memory, all threads, 10^9 bytes/s
-    double copy_gb_s;    // bytes read plus bytes written
-    double f32_gflop_s;  // float32 fused multiply-adds, 2 operations each
-    double i8_gop_s;     // int8 multiply-adds into int32; 0 if the CPU has no such instruction
-    double bf16_gflop_s; // bfloat16 multiply-adds in tiles (AMX); 0 without
+    double read_gb_s;      // reading memory, all threads, 10^9 bytes/s
+    double copy_gb_s;      // bytes read plus bytes written
+    double f32_gflop_s;    // float32 fused multiply-adds, 2 operations each
+    double i8_gop_s;       // int8 multiply-adds into int32; 0 if the CPU has no such instruction
+    double i8_tiles_gop_s; // the same in tiles (AMX); 0 without
+    double bf16_gflop_s;   // bfloat16 multiply-adds in tiles; 0 without
 };
 // Takes about two seconds. Best of several passes, with as many threads as OpenMP has now.
 void machine_limits_measure(struct machine_limits *limits);

@@ -7,6 +7,7 @@
 #define SIMD_BODY "limits_simd.h"
 #include "simd.h"
 #include "kernels/cpu/matmul_tiles.h"
+#include "kernels/cpu/matmul_weave_tiles.h"
 #include "threads.h"
 #include "core/timer.h"
 
@@ -73,13 +74,13 @@ static double measure_operations(bool integer) {
     return rate;
 }
 
-static double measure_tiles(void) {
+static double measure_tiles(double (*run)(size_t steps)) {
     double rate = 0;
     for (int pass = 0; pass <= PASSES; pass++) {
         double operations = 0, start = timer_now();
 #pragma omp parallel for schedule(static) reduction(+ : operations)
         for (size_t t = 0; t < threads_max(); t++)
-            operations += matmul_tiles_operations(1000000);
+            operations += run(1000000);
         rate = best(rate, operations / (timer_now() - start) * 1e-9);
     }
     return rate;
@@ -98,7 +99,10 @@ void machine_limits_measure(struct machine_limits *limits) {
     *limits = (struct machine_limits){0};
     limits->f32_gflop_s = measure_operations(false);
     limits->i8_gop_s = has_i8() ? measure_operations(true) : 0;
-    limits->bf16_gflop_s = kernels_level() >= LEVEL_AMX ? measure_tiles() : 0;
+    if (kernels_level() >= LEVEL_AMX) {
+        limits->i8_tiles_gop_s = measure_tiles(weave_tiles_operations);
+        limits->bf16_gflop_s = measure_tiles(matmul_tiles_operations);
+    }
     size_t size = buffer_size();
     char *buffer = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (buffer == MAP_FAILED)
