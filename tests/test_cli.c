@@ -199,6 +199,7 @@ Test(cli, bad_choices_list_the_good_ones) {
 Test(cli, flags_that_exclude_or_need_each_other) {
     refused("--json^-^--csv^-", "--json and --csv both write to '-', expected different files");
     refused("--csv^a^--json^a", "--json and --csv both write to 'a', expected different files");
+    refused("--out^a^--csv^a", "--csv and --out both write to 'a', expected different files");
     refused("--tokenize^a^--detokenize^b", "--tokenize and --detokenize exclude each other");
     refused("--tokens^1", "--tokens needs --logits too");
     refused("--logits^f", "--logits needs --tokens too");

@@ -146,7 +146,24 @@ Test(core, folders_are_made_with_their_parents) {
     cr_assert_not(folder_create("", &err));
     const char *file = temp_file("file", "x", 1);
     cr_assert_not(folder_create(file, &err));
-    cr_assert(strstr(err.message, "cannot create the folder"), "%s", err.message);
+    cr_assert(strstr(err.message, "/file: cannot create the folder: it is a file"), "%s",
+              err.message);
+}
+
+Test(core, a_new_file_replaces_nothing_but_an_empty_one) {
+    struct error err = {0};
+    char path[256];
+    snprintf(path, sizeof path, "%s/new/file", temp_folder());
+    cr_expect(file_check_new(path, &err), "%s", err.message);
+    cr_expect(file_check_new(temp_file("empty", "", 0), &err), "%s", err.message);
+    cr_expect_not(file_check_new(temp_file("full", "x", 1), &err));
+    cr_expect(strstr(err.message, "/full: is there already; remove it first"), "%s", err.message);
+    cr_expect_not(file_check_new(temp_folder(), &err));
+    cr_expect(strstr(err.message, ": a folder, expected a file to write"), "%s", err.message);
+    cr_expect_not(file_check_new("/dev/null", &err));
+    cr_expect_str_eq(err.message, "/dev/null: not a regular file");
+    cr_expect_not(file_check_new("/proc/nothing", &err));
+    cr_expect(strstr(err.message, "/proc/nothing: cannot write: "), "%s", err.message);
 }
 
 Test(core, a_file_that_cannot_be_written_is_noticed_before) {

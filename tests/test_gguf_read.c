@@ -474,6 +474,19 @@ Test(gguf_read, splits_that_lie_are_refused) {
                       "is part 2 of 2, but the name does not end in -00002-of-00002.gguf");
 }
 
+Test(gguf_read, a_part_belongs_to_its_file_by_any_name) {
+    char first[256], second[256], link[256];
+    strcpy(first, write_part("m-00001-of-00002.gguf", (struct part){0, 2, 2, "a"}));
+    strcpy(second, write_part("m-00002-of-00002.gguf", (struct part){1, 2, 2, "b"}));
+    snprintf(link, sizeof link, "%s/link", temp_folder());
+    cr_assert_eq(symlink(second, link), 0);
+    cr_expect(gguf_has_part(first, first) && gguf_has_part(first, second));
+    cr_expect(gguf_has_part(first, link) && gguf_has_part(second, first));
+    const char *other = write_part("a.gguf", (struct part){0, 1, 1, "a"});
+    cr_expect(gguf_has_part(other, other) && !gguf_has_part(other, first));
+    cr_expect_not(gguf_has_part(first, "/nonexistent"));
+}
+
 Test(gguf_read, the_only_file_of_a_folder_is_found) {
     struct error err = {0};
     cr_assert_null(gguf_in_folder(temp_folder(), &err));

@@ -1,5 +1,6 @@
 // Phase 7 as a user runs it, in a folder of its own, on the bundled model. Skips without ./phase7.
 #include <criterion/criterion.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,16 +28,23 @@ static char *read_text(const char *name) {
     return text;
 }
 
+static const char *absolute(const char *path) {
+    static char buffer[PATH_MAX];
+    cr_assert_not_null(realpath(path, buffer));
+    return buffer;
+}
+
 // Runs "PREFIX phase7 ARGUMENTS" in the temporary folder.
 static struct outcome run_after(const char *prefix, const char *arguments) {
     char root[1024], command[8192];
     if (access("phase7", X_OK) != 0)
         cr_skip_test("no ./phase7");
     cr_assert_not_null(getcwd(root, sizeof root));
-    snprintf(command, sizeof command, "cd %s && %s %s/phase7 --quiet --threads 1 %s >out 2>err",
-             temp_folder(), prefix, root, arguments);
+    snprintf(command, sizeof command,
+             "cd %s && %s %s/phase7 --quiet --threads 1 %s >stdout 2>stderr", temp_folder(), prefix,
+             root, arguments);
     int status = system(command);
-    return (struct outcome){WEXITSTATUS(status), read_text("out"), read_text("err")};
+    return (struct outcome){WEXITSTATUS(status), read_text("stdout"), read_text("stderr")};
 }
 
 static struct outcome run(const char *arguments) {
@@ -62,11 +70,17 @@ static void expect_refused(struct outcome o, int status, const char *message) {
     outcome_free(&o);
 }
 
+static const char *in_temp(const char *name) {
+    static char paths[2][512]; // two may be in use
+    static size_t next;
+    char *path = paths[next++ % 2];
+    snprintf(path, sizeof paths[0], "%s/%s", temp_folder(), name);
+    return path;
+}
+
 static long size_of(const char *name) {
-    char path[512];
     struct stat st;
-    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
-    return stat(path, &st) == 0 ? (long)st.st_size : -1;
+    return stat(in_temp(name), &st) == 0 ? (long)st.st_size : -1;
 }
 
 // Names in the temporary folder that contain `part`.
@@ -142,29 +156,104 @@ Test(phase7, a_budget_is_kept) {
     cr_expect_gt(size_of("a.gguf"), 3200000, "%ld", size_of("a.gguf"));
 }
 
+// A number that is named as the least is one that can be met.
+Test(phase7, a_budget_that_cannot_be_met_is_refused_before_the_work) {
+    struct outcome o = run("--size 1kB --formats q4_0,q8_0");
+    size_t least = 0;
+    const char *said = strstr(o.err, "cannot be met: the smallest file takes ");
+    cr_assert(said && sscanf(said, "cannot be met: the smallest file takes %zu bytes", &least) == 1,
+              "%s", o.err);
+    cr_expect_eq(o.status, 1);
+    outcome_free(&o);
+    char arguments[512];
+    const char *calib = temp_file("calib.txt", "Once upon a time a girl was given eight figs.", 45);
+    snprintf(arguments, sizeof arguments, "--size %zu --formats q4_0,q8_0", least - 1);
+    expect_refused(run(arguments), 1, "cannot be met");
+    expect_refused(run("--bits 2.5"), 1,
+                   "--bits 2.5 cannot be met: the smallest mix takes 2.625 bits per weight");
+    expect_refused(run("--bits 4 --skip '*'"), 2, "no weight matrix is left");
+    cr_expect_eq(count_files("sensitivity"), 0);
+    snprintf(arguments, sizeof arguments,
+             "--size %zu --formats q4_0,q8_0 --calib %s --no-eval --out a.gguf", least, calib);
+    expect_done(run(arguments), "| Q4_0 |");
+    cr_expect_eq(size_of("a.gguf"), (long)least);
+    // What is read again has more formats than there are candidates now.
+    snprintf(arguments, sizeof arguments, "--bits 16 --formats q4_0 --calib %s --no-eval", calib);
+    struct outcome again = run(arguments);
+    cr_expect(strstr(again.out, "| Q4_0") && !strstr(again.out, "Q8_0"), "%s", again.out);
+    outcome_free(&again);
+}
+
+Test(phase7, rows_that_no_format_can_hold_are_named) {
+    char arguments[PATH_MAX + 64];
+    snprintf(arguments, sizeof arguments, "--model %s --bits 5 --no-eval",
+             absolute(shared_path("data/models/stories260K")));
+    expect_refused(run(arguments), 1, "none of the 9 formats can hold its 64 x 172 weights");
+}
+
 Test(phase7, a_file_that_cannot_grow_leaves_what_was_there) {
-    expect_done(run("--type Q2_K --no-eval --out a.gguf"), "| Q2_K");
-    long before = size_of("a.gguf");
-    expect_refused(run_after("ulimit -f 100;", "--type Q8_0 --no-eval --out a.gguf"), 1,
-                   "a.gguf: cannot write 5");
-    cr_expect_eq(size_of("a.gguf"), before);
+    static const char file[] = "out/bundled/bundled-Q8_0.gguf";
+    cr_assert_eq(mkdir(in_temp("out"), 0777) + mkdir(in_temp("out/bundled"), 0777), 0);
+    temp_file(file, "before", 6);
+    expect_refused(run_after("ulimit -f 100;", "--type Q8_0 --no-eval"), 1,
+                   "out/bundled/bundled-Q8_0.gguf: cannot write 5");
+    cr_expect_eq(size_of(file), 6);
     cr_expect_eq(count_files("tmp"), 0);
+}
+
+Test(phase7, what_out_names_is_new_and_what_it_named_itself_is_made_again) {
+    temp_file("a.gguf", "precious", 8);
+    temp_file("bundled-Q8_0.gguf", "precious", 8);
+    expect_refused(run("--no-eval --out a.gguf"), 1, "a.gguf: is there already; remove it first");
+    expect_refused(run("--no-eval --type Q8_0 --out ."), 1,
+                   "./bundled-Q8_0.gguf: is there already; remove it first");
+    cr_expect_eq(size_of("a.gguf"), 8);
+    cr_expect_eq(size_of("bundled-Q8_0.gguf"), 8);
+    expect_done(run("--no-eval --type Q2_K"), "| Q2_K");
+    expect_done(run("--no-eval --type Q2_K"), "| Q2_K");
+    temp_file("empty.gguf", "", 0); // as mktemp leaves it
+    expect_done(run("--no-eval --type Q2_K --out empty.gguf"), "| Q2_K");
+    cr_expect_gt(size_of("empty.gguf"), 1000000);
+}
+
+Test(phase7, what_it_reads_is_never_written_over) {
+    char arguments[512];
+    expect_done(run("--type F16 --no-eval --out a.gguf"), "| F16");
+    long before = size_of("a.gguf");
+    cr_assert_eq(link(in_temp("a.gguf"), in_temp("b.gguf")), 0);
+    static const char *const flags[] = {"--out a.gguf", "--out b.gguf", "--json b.gguf"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(arguments, sizeof arguments, "--model a.gguf --type Q8_0 --no-eval %s", flags[i]);
+        expect_refused(run(arguments), 2, ".gguf: this run reads that file, expected another");
+    }
+    cr_expect_eq(size_of("a.gguf"), before);
+}
+
+Test(phase7, paths_are_checked_before_anything_is_measured) {
+    expect_refused(run("--bits 5 --out /proc/a.gguf"), 1, "phase7: /proc/a.gguf: cannot write: ");
+    expect_refused(run("--bits 5 --config fp15"), 2, "which is no row of this phase");
+    cr_expect_eq(count_files("sensitivity"), 0);
+    temp_file("out", "", 0);
+    expect_refused(run("--bits 5 --out a.gguf"), 1,
+                   "phase7: out: cannot create the folder: it is a file");
 }
 
 Test(phase7, mistakes_are_one_line) {
     expect_refused(run("--type Q9"), 2, "--type: 'Q9' is no type");
     expect_refused(run("--type Q4_0, --no-eval"), 2, "--type: '' is no type");
-    expect_refused(run("--type Q4_0,Q4_1 --out a.gguf"), 2, "is one file, but there are 2");
+    expect_refused(run("--type Q4_0,Q4_1 --out a.gguf"), 2,
+                   "is one file, expected a folder for 2 files");
     expect_refused(run("--type Q4_0 --bits 4"), 2, "exclude each other");
     expect_refused(run("--config Q4_0"), 2, "which is no row of this phase");
     expect_refused(run("--size 3XB"), 2, "--size is '3XB', expected such as 900MB");
-    expect_refused(run("--size 1kB"), 1, "--size 1kB: the smallest file of these formats has ");
-    expect_refused(run("--bits 2.5"), 1, "the smallest of these formats has 2.625 bits");
     expect_refused(run("--bits 4 --formats int8"), 2, "--formats: GGUF has no type for int8");
     expect_refused(run("--recipe none.recipe"), 1, "none.recipe: No such file");
     expect_refused(run("--inspect none.gguf"), 1, "none.gguf: No such file");
     expect_refused(run("--no-eval --out /proc/none/a.gguf"), 1, "cannot create the folder");
     expect_refused(run("--no-eval --out /dev/full"), 1, "/dev/full: not a regular file");
+    temp_file("file", "x", 1);
+    expect_refused(run("--type Q4_0,Q4_1 --out file"), 2, "is one file, expected a folder");
+    expect_refused(run("--no-eval --out file/"), 1, "file: cannot create the folder: it is a file");
     cr_expect_eq(count_files("gguf"), 0);
 }
 

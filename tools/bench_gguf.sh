@@ -27,6 +27,7 @@ median() { sort -n "$1" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }
 peak() { awk '$2 > p { p = $2 } END { printf "%.0f", p * 1024 }' "$1"; }
 nmse() { build/tools/gguf_error "$model" "$1" | awk -F, '{ print $3 }'; }
 ours() {
+    rm -f "$work/a.gguf"
     ./phase7 --quiet --no-eval --model "$model" --threads "$threads" --out "$work/a.gguf" "$@"
 }
 

@@ -79,6 +79,7 @@ mixed() {
 }
 
 gguf() {
+    rm -rf build/gguf
     run phase7 results/bundled --type Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_K_S,Q4_0,IQ4_XS,Q2_K --limit 8192 \
         --choices none --bench --out build/gguf/
 }

@@ -171,15 +171,26 @@ static bool take(const struct cli_table *t, int code, char **argv, struct error 
     return store(f, optarg, err);
 }
 
+static bool check_outputs(const struct cli_options *o, struct error *err) {
+    const struct {
+        const char *flag, *path;
+    } outputs[] = {{"json", o->json}, {"csv", o->csv}, {"logits", o->logits}, {"out", o->out}};
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
+        for (size_t j = 0; j < i; j++)
+            if (outputs[i].path && outputs[j].path && !strcmp(outputs[i].path, outputs[j].path))
+                return error_set(err, "--%s and --%s both write to '%s', expected different files",
+                                 outputs[j].flag, outputs[i].flag, outputs[i].path);
+    return true;
+}
+
 // What no row can say alone.
 static bool check_together(const struct cli_options *o, struct error *err) {
     size_t n, least = o->ppl_mode == PPL_HALF ? 3 : 2;
     if (o->ctx && o->ctx < least)
         return error_set(err, "--ctx is '%zu', expected at least %zu so that a token is scored",
                          o->ctx, least);
-    if (o->json && o->csv && strcmp(o->json, o->csv) == 0)
-        return error_set(err, "--json and --csv both write to '%s', expected different files",
-                         o->json);
+    if (!check_outputs(o, err))
+        return false;
     if (o->tokenize && o->detokenize)
         return error_set(err, "--tokenize and --detokenize exclude each other");
     if (!o->tokens != !o->logits)

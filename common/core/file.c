@@ -123,7 +123,8 @@ bool folder_create(const char *path, struct error *err) {
         char end = *c;
         *c = '\0';
         if (mkdir(copy, 0777) != 0 && !folder_exists(copy))
-            ok = error_set(err, "%s: cannot create the folder: %s", copy, strerror(errno));
+            ok = error_set(err, "%s: cannot create the folder: %s", copy,
+                           errno == EEXIST ? "it is a file" : strerror(errno));
         *c = end;
         if (!end)
             break;
@@ -207,4 +208,15 @@ bool file_check_writable(const char *path, struct error *err) {
         return false;
     file_writer_abort(&w);
     return true;
+}
+
+bool file_check_new(const char *path, struct error *err) {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) {
+        if (!S_ISREG(st.st_mode))
+            return error_set(err, "%s: not a regular file", path);
+        if (st.st_size)
+            return error_set(err, "%s: is there already; remove it first", path);
+    }
+    return file_check_writable(path, err);
 }

@@ -35,6 +35,9 @@ bool folder_create_for(const char *path, struct error *err);
 // Whether a file could be written there, which may be there already: for a look before the work.
 // Creates the folder that it lies in.
 bool file_check_writable(const char *path, struct error *err);
+// The same for a file that shall replace nothing: also fails if there is anything but an empty
+// file.
+bool file_check_new(const char *path, struct error *err);
 // "folder/name" in a new string; the caller frees it.
 char *path_join(const char *folder, const char *name, struct error *err);
 

@@ -174,13 +174,31 @@ static bool has_suffix(const char *name, const char *suffix) {
     return n > m && strcmp(name + n - m, suffix) == 0;
 }
 
-// Part 2 and those that follow: "-00002-of-00003.gguf".
-static bool is_later_part(const char *name) {
+// "-00002-of-00003.gguf" at the end of a name: 2 and 3.
+static bool part_numbers(const char *name, int *index, int *count) {
     size_t n = strlen(name);
-    int index, count, end = 0;
+    int end = 0;
     return n > PART_SUFFIX &&
-           sscanf(name + n - PART_SUFFIX, "-%5d-of-%5d.gguf%n", &index, &count, &end) == 2 &&
-           end == PART_SUFFIX && index > 1;
+           sscanf(name + n - PART_SUFFIX, "-%5d-of-%5d.gguf%n", index, count, &end) == 2 &&
+           end == PART_SUFFIX;
+}
+
+static bool is_later_part(const char *name) {
+    int index, count;
+    return part_numbers(name, &index, &count) && index > 1;
+}
+
+bool gguf_has_part(const char *gguf, const char *path) {
+    int index, count;
+    bool found = file_same(gguf, path);
+    if (found || !part_numbers(gguf, &index, &count))
+        return found;
+    for (int i = 0; !found && i < count; i++) {
+        char *part = part_path(gguf, i, count, NULL);
+        found = part && file_same(part, path);
+        free(part);
+    }
+    return found;
 }
 
 char *gguf_in_folder(const char *folder, struct error *err) {

@@ -107,6 +107,8 @@ void gguf_drop(const struct gguf *g, const void *p, size_t size);
 // The GGUF file in this folder if there is just one (or one that is split: its first part); the
 // caller frees it. NULL without a message if there is none, with one if there are several.
 char *gguf_in_folder(const char *folder, struct error *err);
+// Whether `path` is this GGUF file, or a part of it if it is split, by whatever name.
+bool gguf_has_part(const char *gguf, const char *path);
 // Whether the file begins as a GGUF file does.
 bool gguf_is_file(const char *path);
 

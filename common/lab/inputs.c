@@ -73,7 +73,7 @@ char *inputs_find_model(const char *model, struct error *err) {
 
 // ---- what is read is not written --------------------------------------------------------------
 
-static bool is_of_model(const char *folder, const char *path) {
+static bool is_in_folder(const char *folder, const char *path) {
     DIR *d = opendir(folder);
     bool found = false;
     for (struct dirent *e; d && !found && (e = readdir(d));) {
@@ -97,21 +97,21 @@ static bool is_bundled(const char *path) {
     return found;
 }
 
-static bool is_read(const struct lab *lab, const char *path) {
+bool inputs_read_file(const struct lab *lab, const char *path) {
     const struct cli_options *o = &lab->options;
-    const char *const named[] = {o->text,     o->calib,      o->choices, o->recipe,
-                                 o->tokenize, o->detokenize, lab->folder};
+    const char *const named[] = {o->text,   o->calib,    o->choices,
+                                 o->recipe, o->tokenize, o->detokenize};
     for (size_t i = 0; i < sizeof named / sizeof *named; i++)
         if (named[i] && file_same(named[i], path))
             return true;
-    return is_bundled(path) || is_of_model(lab->folder, path);
+    return is_bundled(path) || gguf_has_part(lab->folder, path) || is_in_folder(lab->folder, path);
 }
 
 void inputs_keep_apart(const struct lab *lab) {
     const struct cli_options *o = &lab->options;
     const char *const outputs[][2] = {{"json", o->json}, {"csv", o->csv}, {"logits", o->logits}};
     for (size_t i = 0; i < sizeof outputs / sizeof *outputs; i++)
-        if (outputs[i][1] && file_exists(outputs[i][1]) && is_read(lab, outputs[i][1]))
+        if (outputs[i][1] && inputs_read_file(lab, outputs[i][1]))
             cli_usage_error(lab->program,
                             "--%s %s: this run reads that file, expected another to write",
                             outputs[i][0], outputs[i][1]);

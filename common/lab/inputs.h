@@ -8,8 +8,10 @@
 // that is not here yet; NULL: the bundled one. The caller frees it; NULL with a message.
 char *inputs_find_model(const char *model, struct error *err);
 
-// Ends the program (cli_usage_error) if a file to be written, as flags name it, is one that is
-// read: a text, a recipe, a part of the model in lab->folder.
+// Whether this is a file that the flags have us read, by whatever name: a text, a recipe, a part of
+// the model in lab->folder.
+bool inputs_read_file(const struct lab *lab, const char *path);
+// Ends the program (cli_usage_error) if a file of results, as flags name it, is one of these.
 void inputs_keep_apart(const struct lab *lab);
 
 // --tokenize and --detokenize, to stdout.

@@ -20,20 +20,20 @@ static struct {
     struct target_flags target;
     bool dry_run, no_eval;
     const char *inspect;
-} flags = {.target = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
+} flags = {.target.budget = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
 
 static const struct cli_flag own_flags[] = {
     {"type", "NAMES", CLI_TEXT, &flags.target.types, 1, 0, NULL,
      "one file for each: Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S "
      "Q5_K_M Q6_K IQ4_NL IQ4_XS MXFP4 F16 BF16 F32, joined by ','; or all [Q4_K_M]",
      "GGUF"},
-    {"bits", "F", CLI_FLOAT, &flags.target.bits, 1, 32, NULL,
+    {"bits", "F", CLI_FLOAT, &flags.target.budget.bits, 1, 32, NULL,
      "the best mix of --formats with so many bits a weight: every tensor is measured in every "
      "format first",
      "GGUF"},
-    {"size", "SIZE", CLI_TEXT, &flags.target.size, 1, 0, NULL,
+    {"size", "SIZE", CLI_TEXT, &flags.target.budget.size, 1, 0, NULL,
      "the best mix for a file of at most this size (900MB, 1.9GB, 2GiB)", "GGUF"},
-    {"formats", "LIST", CLI_TEXT, &flags.target.formats, 1, 0, NULL,
+    {"formats", "LIST", CLI_TEXT, &flags.target.budget.formats, 1, 0, NULL,
      "what --bits and --size choose from [q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0]",
      "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
@@ -56,7 +56,7 @@ static const struct cli_program program = {
                 "./phase7 --recipe best.recipe --out best.gguf   the mix that phase 5 found\n"
                 "./phase7 --size 3MB                             the best mix that fits\n"
                 "./phase7 --inspect some-model.gguf              what others wrote\n"
-                "llama-cli -m results/bundled/bundled-Q4_K_M.gguf\n",
+                "llama-cli -m out/bundled/bundled-Q4_K_M.gguf\n",
     .flags = own_flags,
     .n_flags = sizeof own_flags / sizeof *own_flags,
 };
@@ -114,10 +114,6 @@ static bool print_types(const struct lab *lab, const struct target *t, const str
     return ok;
 }
 
-static bool wanted(const struct lab *lab, const char *row) {
-    return !lab->options.config || strcmp(lab->options.config, row) == 0;
-}
-
 static bool write_target(struct lab *lab, const struct target *t, const char *model,
                          struct result_row *row, struct error *err) {
     struct gguf_plan plan;
@@ -134,7 +130,7 @@ static bool write_target(struct lab *lab, const struct target *t, const char *mo
 static bool write_targets(struct lab *lab, const struct targets *targets, struct result_row *rows,
                           struct error *err) {
     for (size_t i = 0; i < targets->n; i++)
-        if (wanted(lab, targets->items[i].name) &&
+        if (lab_wanted(lab, targets->items[i].name) &&
             !write_target(lab, &targets->items[i], targets->model, &rows[i], err))
             return false;
     return true;
@@ -162,7 +158,7 @@ static bool measure_targets(struct lab *lab, const struct targets *targets, stru
                             struct error *err) {
     bool ok = flags.no_eval || lab_baseline(lab, err);
     for (size_t i = 0; ok && i < targets->n; i++)
-        if (!lab->done && wanted(lab, targets->items[i].name))
+        if (!lab->done && lab_wanted(lab, targets->items[i].name))
             ok = flags.no_eval ? result_table_add(&lab->table, &rows[i], err)
                                : measure_file(lab, &targets->items[i], &rows[i], err);
     return ok;
@@ -186,10 +182,10 @@ static bool dry_run(struct lab *lab, const struct targets *targets, struct error
 }
 
 static void check_config(const struct lab *lab, const struct targets *targets) {
-    bool found = wanted(lab, "fp16") || wanted(lab, "fp32") ||
-                 (lab->options.recipe && wanted(lab, lab_recipe_label(lab)));
+    bool found = lab_wanted(lab, "fp16") || lab_wanted(lab, "fp32") ||
+                 (lab->options.recipe && lab_wanted(lab, lab_recipe_label(lab)));
     for (size_t i = 0; i < targets->n; i++)
-        found |= wanted(lab, targets->items[i].name);
+        found |= lab_wanted(lab, targets->items[i].name);
     if (!found)
         cli_usage_error(&program, "--config is '%s', which is no row of this phase",
                         lab->options.config);
@@ -208,25 +204,35 @@ static void warn_of_window(const struct lab *lab) {
                  (size_t)c->sliding_window);
 }
 
-static bool run(struct lab *lab, struct targets *targets, struct error *err) {
-    if (!targets_choose(targets, lab, &flags.target, err))
-        return false;
-    if (flags.dry_run)
-        return dry_run(lab, targets, err);
-    check_config(lab, targets);
-    warn_of_window(lab);
-    // --tokens needs no tokenizer, but the file does.
-    if (!lab->tokenizer && !lab->model->gguf &&
-        !(lab->tokenizer = tokenizer_load(lab->folder, err)))
-        return false;
+// --tokens needs no tokenizer, but a file does (a copy of a GGUF file's keys does not), and so does
+// the text that a mix is measured on.
+static bool load_tokenizer(struct lab *lab, struct error *err) {
+    bool mix = flags.target.budget.size || flags.target.budget.bits > 0;
+    return lab->tokenizer || (lab->model->gguf && !mix) ||
+           (lab->tokenizer = tokenizer_load(lab->folder, err));
+}
+
+static bool write_and_measure(struct lab *lab, struct targets *targets, struct error *err) {
     struct result_row rows[MAX_TARGETS] = {0};
     // Without --config the logits of --tokens are the baseline's: nothing is written.
+    bool only_logits = lab->options.tokens && !lab->options.config;
     bool ok =
-        (lab->options.tokens && !lab->options.config) || write_targets(lab, targets, rows, err);
+        only_logits || (targets_check_paths(targets, lab, err) &&
+                        targets_solve(targets, lab, err) && write_targets(lab, targets, rows, err));
     ok = ok && measure_targets(lab, targets, rows, err);
     for (size_t i = 0; i < targets->n; i++)
         result_row_free(&rows[i]);
     return ok;
+}
+
+static bool run(struct lab *lab, struct targets *targets, struct error *err) {
+    if (!load_tokenizer(lab, err) || !targets_choose(targets, lab, &flags.target, err))
+        return false;
+    if (flags.dry_run)
+        return targets_solve(targets, lab, err) && dry_run(lab, targets, err);
+    check_config(lab, targets);
+    warn_of_window(lab);
+    return write_and_measure(lab, targets, err);
 }
 
 static bool inspect(struct error *err) {
