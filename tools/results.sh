@@ -100,8 +100,10 @@ kernels() {
     {
         header build/tools/bench_kernels
         awk -F, '
-            $1 == "limit" { printf "%s%s %s", limits++ ? ", " : "", $4,
-                $7 > 0 ? sprintf("%.1f GB/s", $7) : sprintf("%.0f Gop/s", $8) }
+            $1 == "limit" {
+                rate = $7 > 0 ? sprintf("%.1f GB/s", $7) : sprintf("%.0f Gop/s", $8)
+                printf "%s%s %s", limits++ ? ", " : "", $4, rate
+            }
             $1 == "attention" {
                 rows[++attentions] = sprintf("| %s | %d | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
                     $4, $3, $5, $7, 100 * $9, $8, 100 * $10)
