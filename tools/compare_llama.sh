@@ -16,7 +16,7 @@ name=$(basename "$model") threads=$(nproc)
 types="F16 Q8_0 Q4_0 Q4_K_M" formats="int8 int4-g128"
 mkdir -p build/peers
 rows=$(mktemp build/peers/rows.XXXXXX)
-trap 'rm -f "$rows" "$rows.csv" results/cpu-peers.*.new' EXIT INT TERM
+trap 'rm -f "$rows" "$rows.csv" "$rows.json" results/cpu-peers.*.new' EXIT INT TERM
 
 for type in $types; do
     file=build/peers/$name-$type.gguf
@@ -28,8 +28,9 @@ build/tools/bench_models --prepare "$model" $formats
 
 # llama FORMAT FILE: a row "llama.cpp,FORMAT,prefill,decode,0"
 llama() {
-    "$bench" -m "$2" -t "$threads" -p 512 -n 128 -r 1 -o jsonl 2>/dev/null |
-        sed -n 's/.*"avg_ts": \([0-9.]*\).*/\1/p' | paste -sd, | sed "s/.*/llama.cpp,$1,&,0/" >>"$rows"
+    "$bench" -m "$2" -t "$threads" -p 512 -n 128 -r 1 -o jsonl >"$rows.json" 2>/dev/null
+    sed -n 's/.*"avg_ts": \([0-9.]*\).*/\1/p' "$rows.json" | paste -sd, |
+        sed "s/.*/llama.cpp,$1,&,0/" >>"$rows"
 }
 
 # ours FORMAT MODEL [NAME]: a row "nibble,FORMAT,prefill,decode,ceiling of decode"
@@ -89,8 +90,8 @@ END {
 {
     echo "Measured $(date -u +%Y-%m-%d) at commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
     echo "on $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $threads threads: $name, medians of"
-    echo "$rounds rounds in which both engines take turns; llama.cpp's llama-bench $(
-        "$bench" --version 2>&1 | sed -n 's/^version: //p' | head -1)."
+    echo "$rounds rounds in which both engines take turns; llama.cpp at commit $(
+        sed -n '1s/.*"build_commit": "\([^"]*\)".*/\1/p' "$rows.json")."
     echo "Prefill of 512 tokens and decode of 128, tokens per second."
     echo
     echo "| Format | Beside | Prefill | llama.cpp | times | Decode | llama.cpp | times | of the ceiling |"

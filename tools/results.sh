@@ -117,8 +117,10 @@ kernels() {
     {
         header build/tools/bench_kernels
         awk -F, '
-            $1 == "limit" { printf "%s%s %s", limits++ ? ", " : "", $4,
-                $7 > 0 ? sprintf("%.1f GB/s", $7) : sprintf("%.0f Gop/s", $8) }
+            $1 == "limit" {
+                rate = $7 > 0 ? sprintf("%.1f GB/s", $7) : sprintf("%.0f Gop/s", $8)
+                printf "%s%s %s", limits++ ? ", " : "", $4, rate
+            }
             $1 == "attention" {
                 rows[++attentions] = sprintf("| %s | %d | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
                     $4, $3, $5, $7, 100 * $9, $8, 100 * $10)
@@ -160,7 +162,7 @@ kernels() {
     echo results/cpu-kernels.md
 }
 
-# Whole models; k-quants need rows of 256.
+# Whole models, in $ROUNDS rounds; k-quants need rows of 256.
 models() {
     rm -f results/cpu-models.new.csv
     {
@@ -170,11 +172,12 @@ models() {
             formats="keep int8 int4-g128 q8_0 q4_0"
             [ $shape != qwen2.5-3b ] || formats="$formats q4_k q6_k"
             # shellcheck disable=SC2086
-            build/tools/bench_models --csv results/cpu-models.new.csv data/synth/$shape $formats
+            build/tools/bench_models --rounds "${ROUNDS:-3}" --csv results/cpu-models.new.csv \
+                data/synth/$shape $formats
             echo
         done
-        build/tools/bench_models --csv results/cpu-models.new.csv --name bundled data/model \
-            keep int8 int4-g128 q8_0 q4_0
+        build/tools/bench_models --rounds "${ROUNDS:-3}" --csv results/cpu-models.new.csv \
+            --name bundled data/model keep int8 int4-g128 q8_0 q4_0
     } >results/cpu-models.md.new
     mv results/cpu-models.new.csv results/cpu-models.csv
     mv results/cpu-models.md.new results/cpu-models.md
@@ -184,7 +187,7 @@ models() {
 # Beside llama.cpp, where $LLAMA_BENCH is its llama-bench.
 peers() {
     [ -n "${LLAMA_BENCH:-}" ] && [ -d data/synth/qwen2.5-3b ] || return 0
-    tools/compare_llama.sh "$LLAMA_BENCH" data/synth/qwen2.5-3b
+    tools/compare_llama.sh "$LLAMA_BENCH" data/synth/qwen2.5-3b "${ROUNDS:-3}"
 }
 
 if [ $# -gt 0 ]; then
