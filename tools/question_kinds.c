@@ -135,9 +135,14 @@ static void print_table(char **models, size_t n, struct kind_score (*kinds)[LIST
         if (kinds[0][list].asked == 0)
             continue;
         printf("\n| %s | %zu |", list ? world_lists[list].name : "?", kinds[0][list].asked);
-        for (size_t i = 0; i < n; i++)
-            printf(" %.2f | %.0f %% |", spreads[i][list],
+        for (size_t i = 0; i < n; i++) {
+            if (isnan(spreads[i][list]))
+                printf(" – |");
+            else
+                printf(" %.2f |", spreads[i][list]);
+            printf(" %.0f %% |",
                    100.0 * (double)kinds[i][list].right / (double)kinds[i][list].asked);
+        }
     }
     printf("\n| all | ");
     for (size_t i = 0; i < n; i++) {

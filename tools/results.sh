@@ -84,19 +84,20 @@ gguf() {
         --choices none --bench --out build/gguf/
 }
 
-# The checkpoints that `make train` leaves: its snapshots and the model, without outliers.
+# What the model answers; and, where `make train` left its snapshots, how it came to that.
 training() {
-    [ -d data/train/first ] || return 0
+    { header "build/tools/question_kinds data/choices.jsonl data/model" &&
+        build/tools/question_kinds data/choices.jsonl data/model; } >results/bundled/questions.md.new
+    mv results/bundled/questions.md.new results/bundled/questions.md
+    echo results/bundled/questions.md
+    [ -d data/train/model ] || return 0 # without outliers
     rm -f build/training.csv
-    for model in $(ls -d data/train/first/step-* | sort -t- -k2 -n) data/train/first data/train/model; do
+    for model in $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do
         ./phase1 --model "$model" --limit 16384 --choices data/choices.jsonl --prompt "$prompt" \
             --max-tokens 60 --csv build/training.csv
     done
     build/tools/training_figures results/train.csv build/training.csv data/model data/eval.txt \
         results/bundled
-    header "build/tools/question_kinds data/choices.jsonl data/model" >results/bundled/questions.md.new
-    build/tools/question_kinds data/choices.jsonl data/model >>results/bundled/questions.md.new
-    mv results/bundled/questions.md.new results/bundled/questions.md
 }
 
 demo() { # it compares with the figures this replaces
