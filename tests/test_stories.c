@@ -141,17 +141,17 @@ Test(stories, are_clean_text_that_ends_in_a_full_stop) {
 Test(stories, parts_are_short_and_have_facts) {
     struct random r = {3};
     struct tale t;
-    size_t plots = 0, bytes = 0, most = 0;
+    size_t with_plot = 0, bytes = 0, most = 0;
     for (int i = 0; i < 400; i++) {
         story_init(&s, &r, NULL, 0);
         tale_tell_part(&t, &s);
         cr_assert(!s.broken && t.n_facts > 0 && s.size > 0, "%s", s.text);
         cr_assert(t.plot || !tale_held_out(&t, &s));
-        plots += t.plot != NULL;
+        with_plot += t.plot != NULL;
         bytes += s.size;
         most = !t.plot && s.size > most ? s.size : most;
     }
-    cr_assert(plots > 150 && plots < 250);
+    cr_assert(with_plot > 150 && with_plot < 250);
     cr_assert(most < 150 && bytes < 400 * 350);
 }
 

@@ -420,8 +420,10 @@ Test(train, documents_begin_behind_blank_lines_and_end_tokens) {
     size_t n = 0;
     for (size_t i = 0; i < list.n; i++) {
         char *rest = tokenizer_decode(t, list.ids + i, list.n - i, false, NULL, &err);
-        if (marks[i] & DOCUMENT_START)
-            cr_assert(n < 4 && strncmp(rest, starts[n], strlen(starts[n])) == 0, "%s", rest), n++;
+        if (marks[i] & DOCUMENT_START) {
+            cr_assert(n < 4 && strncmp(rest, starts[n], strlen(starts[n])) == 0, "%s", rest);
+            n++;
+        }
         free(rest);
         char *one = tokenizer_decode(t, list.ids + i, 1, false, NULL, &err);
         if (marks[i] & DOCUMENT_FIRST_LINE)

@@ -49,7 +49,7 @@ static double first_loss(const char *more) {
     snprintf(path, sizeof path, "%s/log.csv", temp_folder());
     snprintf(command, sizeof command,
              "--config tools/bundled-model.json --tokenizer data/model --data %s/text --out %s/out "
-             "--log %s --context 96 --batch 2 --tokens 384 --muon 0.001 %s",
+             "--log %s --context 256 --batch 2 --tokens 1024 --muon 0.001 %s",
              temp_folder(), temp_folder(), path, more);
     cr_assert_eq(run("train", command), 0, "%s", command);
     struct error err = {0};
