@@ -221,6 +221,10 @@ Test(phases, a_recipe_that_is_missing_or_wrong_is_status_1) {
 }
 
 Test(phases, a_wrong_command_line_is_status_2) {
+    expect_failure("phase1", "--model %s --limit 1", 2,
+                   "--limit is '1', expected 0 or at least 2 so that a token is scored");
+    expect_failure("phase1", "--model %s --ctx 64 --ppl-mode half --limit 63", 2,
+                   "--limit is '63', expected 0 or at least 64, a window, so that a token");
     expect_failure("phase1", "--bogus", 2, "--bogus");
     expect_failure("phase2", "--ctx minus", 2, "--ctx");
     expect_failure("phase3", "extra", 2, "extra");
