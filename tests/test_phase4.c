@@ -147,7 +147,9 @@ Test(phase4, bad_command_lines_are_status_2) {
     expect_failure("--formats int8,int9", 2, "--formats: no weight format is called 'int9'");
     expect_failure("--formats int8,int4,int8", 2, "--formats: 'int8' is named twice");
     expect_failure("--formats ,", 2, "--formats: no format is named");
-    expect_failure("--formats int8 --config int4", 2, "--config is 'int4', which is no row");
+    expect_failure("--formats int8 --config int4", 2,
+                   "'int4', which is no row of this phase; there are "
+                   "'fp16', 'int8 per-channel'; try");
     expect_failure("--probe many", 2, "--probe");
 }
 

@@ -76,6 +76,16 @@ static struct outcome run_fast(const char *more) {
     return o;
 }
 
+// The text of a file that phase 5 wrote, for the caller to free.
+static char *written(const char *name) {
+    struct error err = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
+    char *text = file_read(path, 1 << 20, NULL, &err);
+    cr_assert(text, "%s", err.message);
+    return text;
+}
+
 Test(phase5, every_row_is_there_and_the_solver_is_best_within_the_budget) {
     struct outcome o = run_fast("--keep 1");
     double budget = number(&o, "uniform int4-g128", "model_bytes");
@@ -91,6 +101,25 @@ Test(phase5, every_row_is_there_and_the_solver_is_best_within_the_budget) {
     cr_expect_gt(kept, budget);
     cr_expect_leq(number(&o, "solver, bytes of keep 1", "model_bytes"), kept);
     cr_expect(number(&o, "solver, bytes of keep 1", "kld_mean") < number(&o, "keep 1", "kld_mean"));
+    char *table = written("out");
+    cr_expect(strstr(table,
+                     "\nBudget: the bytes of uniform int4-g128, 0.52 MB of weights in all. Over "
+                     "it, for comparison: "),
+              "%s", table);
+    cr_expect(strstr(table, "'keep 1', 'solver, bytes of keep 1'\n"), "%s", table);
+    free(table);
+    outcome_free(&o);
+}
+
+Test(phase5, a_budget_for_everything_says_so) {
+    struct outcome o = run_fast("--fit 8GB --config solver");
+    cr_expect(strstr(o.err, "holds every tensor in its best format: nothing is left to choose"),
+              "%s", o.err);
+    char *table = written("out");
+    cr_expect(strstr(table, "It holds every tensor in its best format: nothing is left to choose."),
+              "%s", table);
+    cr_expect_eq(number(&o, "solver", "model_bytes"), number(&o, "fp16", "model_bytes"));
+    free(table);
     outcome_free(&o);
 }
 
@@ -133,19 +162,10 @@ Test(phase5, files_tell_the_study) {
     outcome_free(&o);
 }
 
-// The text of a file that phase 5 wrote, for the caller to free.
-static char *written(const char *name) {
-    struct error err = {0};
-    char path[512];
-    snprintf(path, sizeof path, "%s/there/%s", temp_folder(), name);
-    char *text = file_read(path, 1 << 20, NULL, &err);
-    cr_assert(text, "%s", err.message);
-    return text;
-}
-
 Test(phase5, a_sweep_shows_the_solver_beside_its_rivals_at_every_budget) {
     struct outcome o = run_fast("--sweep 1.5 --lbl-dump-dir there --choices none");
-    char *csv = written("pareto.csv"), *table = written("sweep.md"), *words = written("mixed.md");
+    char *csv = written("there/pareto.csv"), *table = written("there/sweep.md"),
+         *words = written("there/mixed.md");
     static const double bits[] = {2.5, 4, 5.5, 7, 8.5};
     double before = INFINITY;
     for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
@@ -183,7 +203,7 @@ static char *words_of_a_trial(const char *limit) {
     struct outcome o = run("phase5", arguments);
     cr_assert_eq(o.status, 0, "%s", o.err);
     outcome_free(&o);
-    return written("mixed.md");
+    return written("there/mixed.md");
 }
 
 Test(phase5, a_trial_on_few_tokens_measures_on_few_calibration_tokens) {
@@ -232,7 +252,12 @@ Test(phase5, mistakes_are_one_line) {
     refused("--formats int9", 2, "no weight format is called 'int9'");
     refused("--base f16", 2, "--base is 'f16', which is no format of fewer than 16 bits");
     refused("--sweep 0.001", 2, "--sweep is 0.001, expected 0 or at least 0.01 bits");
-    refused("--config 'int4 group 128'", 2, "which is no row of this phase");
+    refused("--keep 99", 2, "--keep is '99', expected 0 to 4, the layers of the model");
+    refused("--config 'int4 group 128'", 2,
+            "which is no row of this phase; there are 'fp16', 'uniform FORMAT', "
+            "'uniform FORMAT search', 'keep 1', 'solver, bytes of keep 1', 'heuristic k_m', "
+            "'heuristic first-last', 'solver'; try");
+    refused("--config 'keep 2' --keep 3", 2, "'keep 3', 'solver, bytes of keep 3'");
     refused("--config 'uniform int9'", 2, "no weight format is called 'int9'");
     refused("--embeddings 8-4", 2, "--embeddings is '8-4', expected bits a weight");
 }

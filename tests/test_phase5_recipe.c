@@ -113,8 +113,10 @@ static void refused(const char *recipe, const char *message) {
 Test(phase5_recipe, mistakes_are_told_before_anything_is_measured) {
     refused("# nothing\n", "mix.txt: no rule, expected lines of 'pattern format'");
     refused("* int9\n", "mix.txt:1: unknown format 'int9'");
-    refused("*.up_porj int8\n", "mix.txt: '*.up_porj' names no tensor; near it are "
-                                "'model.layers.0.mlp.up_proj.weight'");
+    refused("* int8 serch\n",
+            "mix.txt:1: unknown option 'serch' behind int8, expected search or nothing");
+    refused("# two\n*.up_porj int8\n", "mix.txt:2: '*.up_porj' names no tensor; near it are "
+                                       "'model.layers.0.mlp.up_proj.weight', 'model.layers.1.");
 }
 
 // Names that are no weight matrices of the blocks: fine, if they are in the checkpoint.

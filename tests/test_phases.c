@@ -211,11 +211,26 @@ Test(phases, failures_are_one_line_and_status_1) {
     expect_failure("phase1", "--model %s --choices /dev/null", 1, "/dev/null: no questions");
 }
 
+// A file's content is failed work; a word of the command line is status 2 (the next test).
+Test(phases, a_recipe_that_is_missing_or_wrong_is_status_1) {
+    char arguments[512];
+    expect_failure("phase3", "--model %s --recipe /no/such/recipe", 1, "/no/such/recipe: No such");
+    snprintf(arguments, sizeof arguments, "--model %%s --recipe %s",
+             temp_file("mix", "* int8\n* int9\n", 14));
+    expect_failure("phase3", arguments, 1, "mix:2: unknown format 'int9'");
+}
+
 Test(phases, a_wrong_command_line_is_status_2) {
+    expect_failure("phase1", "--model %s --limit 1", 2,
+                   "--limit is '1', expected 0 or at least 2 so that a token is scored");
+    expect_failure("phase1", "--model %s --ctx 64 --ppl-mode half --limit 63", 2,
+                   "--limit is '63', expected 0 or at least 64, a window, so that a token");
     expect_failure("phase1", "--bogus", 2, "--bogus");
     expect_failure("phase2", "--ctx minus", 2, "--ctx");
     expect_failure("phase3", "extra", 2, "extra");
-    expect_failure("phase3", "--model %s --config 'int5'", 2, "'int5', which is no row");
+    expect_failure("phase2", "--model %s --config recipe", 2,
+                   "'recipe', which is no row of this phase; there are 'fp32', 'fp16', "
+                   "'int8 per-tensor', 'int8 per-channel', ");
 }
 
 // ---- saving and loading -------------------------------------------------------------------------

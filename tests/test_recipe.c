@@ -79,7 +79,12 @@ Test(recipe, search_is_a_word_behind_the_format) {
     cr_assert_null(recipe_find(&r, "d"));
     recipe_free(&r);
     check_failure("* search", "recipe.txt:1: unknown format 'search'");
-    check_failure("* keep search", "recipe.txt:1: unknown format 'keep'");
+    check_failure("* keep search", "recipe.txt:1: 'search' behind keep, expected nothing");
+    check_failure("* int8 serch",
+                  "recipe.txt:1: unknown option 'serch' behind int8, expected search");
+    check_failure("\n* int4 group 128\tSearch",
+                  "recipe.txt:2: unknown option 'Search' behind int4 group 128, expected search");
+    check_failure("* int4 group 127", "recipe.txt:1: unknown format 'int4 group 127'");
     check_failure("* int8search", "recipe.txt:1: unknown format 'int8search'");
 }
 
@@ -91,7 +96,7 @@ Test(recipe, mistakes_are_named_with_file_and_line) {
                                 "int5 int5-g16 int5-g32 int5-g64 int5-g128 int5-g256 int5-zp "
                                 "int5-g16-zp");
     check_failure("* INT8", "recipe.txt:1: unknown format 'INT8'");
-    check_failure("* int8 int4", "recipe.txt:1: unknown format 'int8 int4'");
+    check_failure("* int8 int4", "recipe.txt:1: unknown option 'int4' behind int8");
     check_failure("\n*.up # int8\n", "recipe.txt:2: '*.up' alone, expected a pattern and a format");
     check_failure("* int8#x", "recipe.txt:1: unknown format 'int8#x'");
     char text[700];
@@ -231,10 +236,12 @@ Test(recipe, files_that_are_no_recipes_are_refused) {
 }
 
 static void check_spelling(const char *text, const char *message) {
-    static const char *const names[] = {
-        "model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.down_proj.weight",
-        "model.layers.1.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight",
-        "model.embed_tokens.weight"};
+    static const char *const names[] = {"model.layers.0.self_attn.q_proj.weight",
+                                        "model.layers.0.mlp.down_proj.weight",
+                                        "model.layers.1.self_attn.q_proj.weight",
+                                        "model.layers.1.mlp.down_proj.weight",
+                                        "model.embed_tokens.weight",
+                                        "model.embed_tokens.weight"}; // names may repeat
     struct recipe r = parsed(text);
     struct error err = {0};
     bool ok = recipe_check(&r, names, sizeof names / sizeof *names, "mix.txt", &err);
@@ -249,15 +256,22 @@ Test(recipe, a_pattern_that_names_no_tensor_hears_what_is_near_it) {
     check_spelling("lm_head|*embed* int8", NULL);
     check_spelling("", NULL);
     check_spelling("* int8\n*.mlp.down_porj int8",
-                   "mix.txt: '*.mlp.down_porj' names no tensor; near it are "
+                   "mix.txt:2: '*.mlp.down_porj' names no tensor; near it are "
                    "'model.layers.0.mlp.down_proj.weight', 'model.layers.1.mlp.down_proj.weight'");
     check_spelling("model.embed_token int8",
-                   "mix.txt: 'model.embed_token' names no tensor; near it are "
+                   "mix.txt:1: 'model.embed_token' names no tensor; near it are "
                    "'model.embed_tokens.weight'");
     check_spelling("model.layers.7.self_attn.q_proj int8",
-                   "mix.txt: 'model.layers.7.self_attn.q_proj' names no tensor; near it are "
+                   "mix.txt:1: 'model.layers.7.self_attn.q_proj' names no tensor; near it are "
                    "'model.layers.0.self_attn.q_proj.weight', "
                    "'model.layers.1.self_attn.q_proj.weight'");
-    check_spelling("xyz int8", "mix.txt: 'xyz' names no tensor; there is "
+    struct recipe r = {0}; // of no text
+    struct error err = {0};
+    const char *const none[] = {"a"};
+    cr_assert(recipe_add(&r, "b", NULL, &err));
+    cr_expect_not(recipe_check(&r, none, 1, "mix", &err));
+    cr_expect_str_eq(err.message, "mix: 'b' names no tensor; near it are 'a'");
+    recipe_free(&r);
+    check_spelling("xyz int8", "mix.txt:1: 'xyz' names no tensor; there is "
                                "'model.layers.0.self_attn.q_proj.weight'");
 }

@@ -129,6 +129,15 @@ Test(report, markdown_spread_is_never_rounded_away) {
     result_table_free(&t);
 }
 
+Test(report, markdown_has_its_note_below_the_table) {
+    struct result_table t = study();
+    strcpy(t.note, "Budget: 4.5 bits per weight.");
+    char *text = printed(&t, result_print_markdown);
+    cr_assert(strstr(text, " |\n\nBudget: 4.5 bits per weight.\n"), "%s", text);
+    free(text);
+    result_table_free(&t);
+}
+
 Test(report, markdown_quotes_generated_text) {
     struct result_table t = {.phase = 1};
     struct error err = {0};

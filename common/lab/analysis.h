@@ -8,9 +8,10 @@
 
 // The tokens of --calib, or of the bundled calibration text; begins like lab->text.
 bool lab_calibration(const struct lab *lab, struct token_list *out, struct error *err);
-// Where what was found is written unless a flag says otherwise: "results/<model>", <model> being the
-// last part of what --model says, but "out/bundled" for the bundled model: results/bundled has the
-// tables that the write-ups show, and only tools/results.sh replaces those. The caller frees it.
+// Where what was found is written unless a flag says otherwise: "results/<model>", <model> being
+// the last part of what --model says, but "out/bundled" for the bundled model: results/bundled has
+// the tables that the write-ups show, and only tools/results.sh replaces those. The caller frees
+// it.
 char *lab_results_folder(const struct lab *lab, struct error *err);
 // The folder `given` (--lbl-dump-dir), or that one if it is NULL; made, if it is not there yet.
 // Fails where no file can be written in it. The caller frees it.

@@ -176,9 +176,21 @@ bool inputs_detokenize(struct lab *lab, struct error *err) {
     return out && flush_stdout(err);
 }
 
+// Too small a --limit is not the text's fault.
+static void check_limit(const struct lab *lab) {
+    const struct cli_options *o = &lab->options;
+    bool half = o->ppl_mode == PPL_HALF; // scores whole windows
+    size_t least = half ? o->ctx : 2;
+    if (o->limit && o->limit < least)
+        cli_usage_error(lab->program,
+                        "--limit is '%zu', expected 0 or at least %zu%s so that a token is scored",
+                        o->limit, least, half ? ", a window," : "");
+}
+
 // The text's tokens, a BOS first where the tokenizer puts one, at most --limit of them.
 bool inputs_read_text(struct lab *lab, struct error *err) {
     const char *given = lab->options.text;
+    check_limit(lab);
     char *path = given ? memory_strdup(given, err) : lab_project_path("data/eval.txt", err);
     int32_t bos = tokenizer_bos(lab->tokenizer);
     bool ok = path && (bos < 0 || token_list_push(&lab->text, bos, err)) &&

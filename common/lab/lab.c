@@ -335,24 +335,48 @@ static void warn_of_packed(const struct lab *lab) {
                  lab->folder, s.format ? s.format->label : "in mixed formats");
 }
 
+// ", 'int8 per-channel'" to a list, if there is such a row. Returns whether --config names it.
+static bool list_row(const struct lab *lab, const char *label, char list[1024]) {
+    size_t used = strlen(list);
+    if (!label)
+        return false;
+    snprintf(list + used, 1024 - used, "%s'%s'", used ? ", " : "", label);
+    return lab_wanted(lab, label);
+}
+
+bool lab_check_config(const struct lab *lab, const char *const *rows, size_t n) {
+    char stored[96], list[1024] = "";
+    bool baseline, found = false;
+    if (!lab->options.config)
+        return false;
+    stored_label(lab, stored);
+    baseline = list_row(lab, stored, list);
+    baseline |= list_row(lab, is_f32(lab) ? "fp16" : NULL, list);
+    baseline |= list_row(lab, lab_recipe_label(lab), list);
+    for (size_t i = 0; i < n; i++)
+        found |= list_row(lab, rows[i], list);
+    if (!found && !baseline)
+        cli_usage_error(lab->program,
+                        "--config is '%s', which is no row of this phase; there are %s",
+                        lab->options.config, list);
+    return baseline;
+}
+
 // A --config that names no row is noticed before minutes are spent on the baseline.
 static bool check_config(const struct lab *lab, const struct lab_config *configs, size_t n,
                          struct error *err) {
-    char stored[96];
-    const char *recipe = lab_recipe_label(lab);
-    stored_label(lab, stored);
-    bool found = lab_wanted(lab, stored) || (is_f32(lab) && lab_wanted(lab, "fp16")) ||
-                 (recipe && lab_wanted(lab, recipe));
-    for (size_t i = 0; i < n; i++) {
-        char label[96];
-        if (!config_label(configs[i], label, err))
-            return false;
-        found |= lab_wanted(lab, label);
+    char(*labels)[96] = memory_alloc(n, sizeof *labels, "rows", err);
+    const char **rows = memory_alloc(n, sizeof *rows, "rows", err);
+    bool ok = labels && rows;
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = config_label(configs[i], labels[i], err);
+        rows[i] = labels[i];
     }
-    if (!found)
-        cli_usage_error(lab->program, "--config is '%s', which is no row of this phase",
-                        lab->options.config);
-    return true;
+    if (ok)
+        lab_check_config(lab, rows, n);
+    free(labels);
+    free((void *)rows);
+    return ok;
 }
 
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,

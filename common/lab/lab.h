@@ -67,6 +67,9 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
 // weights' file to the row. recipe: what it was made by, or NULL.
 bool lab_save(const struct lab *lab, const struct model *m, const struct recipe *recipe,
               struct result_row *row, struct error *err);
+// Ends the program (cli_usage_error), listing the rows there are, if --config names neither one of
+// rows [n] nor one of lab_baseline's. Returns whether it names one of the latter.
+bool lab_check_config(const struct lab *lab, const char *const *rows, size_t n);
 // Whether --config asks for this row, or for none in particular.
 bool lab_wanted(const struct lab *lab, const char *label);
 

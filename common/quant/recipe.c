@@ -140,6 +140,24 @@ static bool cut_search(char *word) {
     return true;
 }
 
+// What stands behind a pattern is no format: perhaps one with something behind it that is no
+// "search".
+static bool unknown_word(const char *word, bool search, struct error *err) {
+    char known[512], format[256];
+    size_t last = strlen(word);
+    if (search && strcmp(word, "keep") == 0)
+        return error_set(err, "'search' behind keep, expected nothing");
+    while (last && !strchr(SPACES, word[last - 1]))
+        last--;
+    snprintf(format, sizeof format, "%.*s", (int)last, word);
+    cut_trailing_spaces(format);
+    if (quant_format_find(format))
+        return error_set(err, "unknown option '%.100s' behind %s, expected search or nothing",
+                         word + last, format);
+    list_formats(word, known, sizeof known);
+    return error_set(err, "unknown format '%.100s', expected keep or one of %s", word, known);
+}
+
 static bool parse_line(struct recipe *r, char *line, const char *name, size_t number,
                        struct error *err) {
     cut_comment(line);
@@ -155,16 +173,12 @@ static bool parse_line(struct recipe *r, char *line, const char *name, size_t nu
     word += strspn(word, SPACES);
     bool search = cut_search(word);
     const struct quant_format *f = quant_format_find(word);
-    if (!f && (search || strcmp(word, "keep") != 0)) {
-        char known[512];
-        list_formats(word, known, sizeof known);
-        return error_set(err, "%s:%zu: unknown format '%.100s', expected keep or one of %s", name,
-                         number, word, known);
-    }
     struct error reason;
-    if (!recipe_add(r, pattern, f, &reason))
+    bool known = f || (!search && strcmp(word, "keep") == 0) || unknown_word(word, search, &reason);
+    if (!known || !recipe_add(r, pattern, f, &reason))
         return error_set(err, "%s:%zu: %s", name, number, reason.message);
     r->rules[r->n_rules - 1].search = search;
+    r->rules[r->n_rules - 1].line = number;
     return true;
 }
 

@@ -18,6 +18,7 @@ struct recipe_rule {
     char *pattern;
     const struct quant_format *format; // NULL: keep
     bool search;
+    size_t line; // of the text it was read from, the first being 1; 0: of none
 };
 
 struct recipe {
@@ -45,8 +46,8 @@ void recipe_free(struct recipe *r);
 const struct quant_format *recipe_format(const struct recipe *r, const char *tensor_name);
 // The rule that decides it; NULL: none does.
 const struct recipe_rule *recipe_find(const struct recipe *r, const char *tensor_name);
-// Fails if a rule names none of these tensors, telling what is spelled like it. path: of the
-// recipe, for the message.
+// Fails if a rule names none of these tensors (names may repeat), telling what is spelled like it.
+// path: of the recipe, for the message, which has the line too.
 bool recipe_check(const struct recipe *r, const char *const *names, size_t n, const char *path,
                   struct error *err);
 // True if the name matches one of the patterns joined by '|' or ','.

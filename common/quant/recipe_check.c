@@ -58,6 +58,9 @@ static size_t distance_to(const char *patterns, const char *name) {
 
 static void insert(struct near best[MATCHES], struct near candidate) {
     for (size_t i = 0; i < MATCHES; i++)
+        if (best[i].name && strcmp(best[i].name, candidate.name) == 0)
+            return;
+    for (size_t i = 0; i < MATCHES; i++)
         if (candidate.distance < best[i].distance) {
             struct near pushed = best[i];
             best[i] = candidate;
@@ -65,22 +68,24 @@ static void insert(struct near best[MATCHES], struct near candidate) {
         }
 }
 
-static bool fail(const char *pattern, const char *const *names, size_t n, const char *path,
-                 struct error *err) {
+static bool fail(const struct recipe_rule *rule, const char *const *names, size_t n,
+                 const char *path, struct error *err) {
     struct near best[MATCHES] = {{NULL, SIZE_MAX}, {NULL, SIZE_MAX}, {NULL, SIZE_MAX}};
-    char list[3 * (MAX_NAME + 8)] = "";
-    size_t used = 0, worst = strlen(pattern) / 3 + 1;
+    char list[3 * (MAX_NAME + 8)] = "", line[32] = "";
+    size_t used = 0, worst = strlen(rule->pattern) / 3 + 1;
     for (size_t i = 0; i < n; i++)
-        insert(best, (struct near){names[i], distance_to(pattern, names[i])});
+        insert(best, (struct near){names[i], distance_to(rule->pattern, names[i])});
     if (best[0].distance < worst)
         worst = best[0].distance + 1; // the third best may be far behind
     for (size_t i = 0; i < MATCHES && best[i].name && best[i].distance <= worst; i++)
         used += (size_t)snprintf(list + used, sizeof list - used, "%s'%s'", used ? ", " : "",
                                  best[i].name);
-    if (used)
-        return error_set(err, "%s: '%.200s' names no tensor; near it are %s", path, pattern, list);
-    return error_set(err, "%s: '%.200s' names no tensor; there is '%s'", path, pattern,
-                     n ? names[0] : "");
+    if (!used)
+        snprintf(list, sizeof list, "'%.200s'", n ? names[0] : "");
+    if (rule->line)
+        snprintf(line, sizeof line, ":%zu", rule->line);
+    return error_set(err, "%s%s: '%.200s' names no tensor; %s %s", path, line, rule->pattern,
+                     used ? "near it are" : "there is", list);
 }
 
 static bool names_any(const char *pattern, const char *const *names, size_t n) {
@@ -94,6 +99,6 @@ bool recipe_check(const struct recipe *r, const char *const *names, size_t n, co
                   struct error *err) {
     for (size_t i = 0; i < r->n_rules; i++)
         if (!names_any(r->rules[i].pattern, names, n))
-            return fail(r->rules[i].pattern, names, n, path, err);
+            return fail(&r->rules[i], names, n, path, err);
     return true;
 }

@@ -59,14 +59,15 @@ struct result_table {
     int threads;
     struct result_row *rows;
     size_t n_rows, capacity;
+    char note[512]; // a line below the markdown table; "": none
 };
 // Takes over row (its text included).
 bool result_table_add(struct result_table *t, struct result_row *row, struct error *err);
 void result_table_free(struct result_table *t);
 
 // The markdown table: one line saying model, text, window and mode; only the columns that some row
-// measured, right-aligned, in units people read (GB, t/s); generated text below it, a quotation
-// for each configuration.
+// measured, right-aligned, in units people read (GB, t/s); the note below it, and generated text,
+// a quotation for each configuration.
 bool result_print_markdown(const struct result_table *t, FILE *f, struct error *err);
 bool result_print_json(const struct result_table *t, FILE *f, struct error *err);
 // Rows with leading columns phase, model, arch, text, ctx, ppl_mode, threads, device; generated text

@@ -202,14 +202,15 @@ static bool analyse(struct lab *lab, const struct quant_format *const *formats, 
 }
 
 // A --config that names no row is noticed before minutes are spent.
-static void check_config(const struct lab *lab, const struct quant_format *const *formats,
-                         size_t n) {
-    const char *config = lab->options.config;
-    bool found = !config || strcmp(config, "fp16") == 0 || strcmp(config, "fp32") == 0;
-    for (size_t f = 0; !found && f < n; f++)
-        found = strcmp(config, formats[f]->label) == 0;
-    if (!found)
-        cli_usage_error(&program, "--config is '%s', which is no row of this phase", config);
+static bool check_config(const struct lab *lab, const struct quant_format *const *formats, size_t n,
+                         struct error *err) {
+    const char **rows = memory_alloc(n, sizeof *rows, "rows", err);
+    for (size_t f = 0; rows && f < n; f++)
+        rows[f] = formats[f]->label;
+    if (rows)
+        lab_check_config(lab, rows, n);
+    free((void *)rows);
+    return rows != NULL;
 }
 
 static bool run(struct lab *lab, struct error *err) {
@@ -217,11 +218,11 @@ static bool run(struct lab *lab, struct error *err) {
     const struct quant_format **formats = lab_formats(format_names, &n, err);
     if (!formats)
         cli_usage_error(&program, "--formats: %s", err->message);
-    check_config(lab, formats, n);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
     bool analysis = !lab->options.tokens; // --logits needs none
-    char *folder = analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;
-    bool ok = (!analysis || folder) && lab_baseline(lab, err);
+    bool ok = check_config(lab, formats, n, err);
+    char *folder = ok && analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;
+    ok = ok && (!analysis || folder) && lab_baseline(lab, err);
     if (!analysis)
         for (size_t f = 0; ok && f < n; f++)
             ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err);

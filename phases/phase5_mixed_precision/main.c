@@ -84,137 +84,7 @@ static const struct cli_program program = {
     .n_flags = sizeof flags / sizeof *flags,
 };
 
-// ---- rows -------------------------------------------------------------------------------------
-
-// Bits per weight of a mix are those of all tensors that were chosen for, the ones that stay 16 bit
-// included.
-static bool mix_row(struct study *st, const size_t *picks, const char *label, struct error *err) {
-    struct lab *lab = st->lab;
-    struct recipe r;
-    size_t rows = lab->table.n_rows;
-    if (lab->done || !lab_wanted(lab, label))
-        return true;
-    if (!mix_recipe(&st->mix, picks, &r, err))
-        return false;
-    bool ok = lab_mixed(lab, &r, label, err);
-    recipe_free(&r);
-    if (ok && lab->table.n_rows > rows)
-        lab->table.rows[rows].bits_per_weight =
-            8 * (double)mix_bytes(&st->mix, picks) / (double)mix_weights(&st->mix);
-    return ok;
-}
-
-static bool uniform_row(struct study *st, const struct quant_format *f, bool search,
-                        struct error *err) {
-    char label[96];
-    struct recipe r;
-    snprintf(label, sizeof label, "uniform %s%s", f->name, search ? " search" : "");
-    if (st->lab->done || !lab_wanted(st->lab, label))
-        return true;
-    if (!study_uniform_recipe(st, f, search, &r, err))
-        return false;
-    bool ok = lab_mixed(st->lab, &r, label, err);
-    recipe_free(&r);
-    return ok;
-}
-
-// The format that --config 'uniform int4-g128 search' names; NULL if it names no uniform row.
-static const struct quant_format *uniform_named(const char *config, bool *search,
-                                                struct error *err) {
-    static const char prefix[] = "uniform ", suffix[] = " search";
-    char name[96];
-    *search = false;
-    if (!config || strncmp(config, prefix, sizeof prefix - 1) != 0)
-        return NULL;
-    snprintf(name, sizeof name, "%s", config + sizeof prefix - 1);
-    size_t length = strlen(name), n = sizeof suffix - 1;
-    *search = length > n && strcmp(name + length - n, suffix) == 0;
-    if (*search)
-        name[length - n] = '\0';
-    const struct quant_format *f = quant_format_find(name);
-    if (!f)
-        error_set(err, "--config '%s': no weight format is called '%s'", config, name);
-    return f;
-}
-
-// For a uniform row alone nothing need be analysed.
-static bool run_uniform(struct lab *lab, const struct quant_format *f, bool search,
-                        struct error *err) {
-    struct recipe r;
-    if (!recipe_uniform(&r, f, lab->options.only, lab->options.skip, err))
-        return false;
-    r.rules[r.n_rules - 1].search = search;
-    bool ok = lab_mixed(lab, &r, lab->options.config, err);
-    recipe_free(&r);
-    return ok;
-}
-
-static bool uniform_rows(struct study *st, struct error *err) {
-    struct uniform rows[MAX_UNIFORMS];
-    size_t n = 0;
-    bool ok = st->lab->options.tokens || study_uniforms(st, rows, &n, err);
-    for (size_t i = 0; ok && i < n; i++)
-        ok = uniform_row(st, rows[i].format, rows[i].search, err);
-    return ok;
-}
-
-// The picks of the original study: four bits everywhere, but for the N layers that they hurt most,
-// which stay in 16.
-static bool keep_picks(const struct study *st, size_t n, size_t *picks, struct error *err) {
-    size_t layers = st->lab->model->config.n_layers, low = 0;
-    size_t high = st->s.n_formats - 1; // the checkpoint's own
-    while (st->s.formats[low] != st->base)
-        low++;
-    double *damage = memory_alloc(layers, sizeof *damage, "layers", err);
-    if (!damage)
-        return false;
-    for (size_t i = 0; i < st->mix.n; i++) {
-        const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];
-        if (t->layer != SENSITIVITY_NO_LAYER)
-            damage[t->layer] += sensitivity_kld(sensitivity_at(&st->s, st->mix.tensors[i], low));
-        bool fits = mix_tensor_bytes(&st->mix, i, low) > 0;
-        picks[i] = t->layer == SENSITIVITY_NO_LAYER || !fits ? high : low;
-    }
-    for (size_t k = 0; k < n && k < layers; k++) {
-        size_t worst = 0;
-        for (size_t l = 1; l < layers; l++)
-            worst = damage[l] > damage[worst] ? l : worst;
-        damage[worst] = -1;
-        for (size_t i = 0; i < st->mix.n; i++)
-            if (st->s.tensors[st->mix.tensors[i]].layer == worst)
-                picks[i] = high;
-    }
-    free(damage);
-    return true;
-}
-
-// And what the solver does with the same bytes.
-static bool keep_rows(struct study *st, struct error *err) {
-    size_t layers = st->lab->model->config.n_layers;
-    size_t n = options.keep ? options.keep : layers < 8 ? 1 : layers / 8;
-    size_t *picks = memory_alloc(st->mix.n, sizeof *picks, "mix", err);
-    char label[96];
-    snprintf(label, sizeof label, "keep %zu", n);
-    bool search = st->mix.search;
-    st->mix.search = false;
-    bool ok = picks && keep_picks(st, n, picks, err) && mix_row(st, picks, label, err);
-    st->mix.search = search;
-    snprintf(label, sizeof label, "solver, bytes of keep %zu", n);
-    ok = ok && study_solve_at(st, mix_bytes(&st->mix, picks), picks, err) &&
-         mix_row(st, picks, label, err);
-    free(picks);
-    return ok;
-}
-
-static bool heuristic_rows(struct study *st, struct error *err) {
-    bool ok = true;
-    for (size_t i = 0; ok && i < st->found.n; i++)
-        if (strncmp(st->found.list[i].name, "heuristic", 9) == 0)
-            ok = mix_row(st, st->found.list[i].picks, st->found.list[i].name, err);
-    return ok;
-}
-
-// ---- the whole --------------------------------------------------------------------------------
+// XX --------------------------------------------------------------------------------
 
 static bool save(struct study *st, struct error *err) {
     struct lab *lab = st->lab;
@@ -238,79 +108,24 @@ static bool save(struct study *st, struct error *err) {
     return ok;
 }
 
-// --out is for the row 'solver'.
-static bool check_out(const struct lab *lab, struct error *err) {
-    const struct cli_options *o = &lab->options;
-    if (!o->out)
-        return true;
-    if (o->tokens)
-        cli_usage_error(lab->program, "--out and --tokens exclude each other");
-    if (o->config && strcmp(o->config, "solver") != 0)
-        cli_usage_error(lab->program, "--out saves the row 'solver', but --config is '%s'",
-                        o->config);
-    return folder_check_new(o->out, err);
-}
-
-// The report brings a recipe.txt of its own.
-static bool check_recipe(const struct study *st, struct error *err) {
-    const struct cli_options *o = &st->lab->options;
-    if (!o->recipe || o->config || o->tokens)
-        return true;
-    char *own = path_join(st->folder, "recipe.txt", err);
-    if (own && file_same(own, o->recipe))
-        cli_usage_error(st->lab->program,
-                        "--recipe %s: this run writes its own there; copy the file, or name "
-                        "another folder with --lbl-dump-dir",
-                        o->recipe);
-    free(own);
-    return own != NULL;
-}
-
-// A command line that is wrong is noticed before minutes are spent.
-static void check_command_line(const struct lab *lab) {
-    struct error err = {0};
-    static const char *const known[] = {
-        "fp16", "fp32", "uniform ", "keep ", "heuristic first-last", "heuristic k_m", "solver"};
-    const char *config = lab->options.config, *recipe = lab_recipe_label(lab);
-    bool search, uniform = config && strncmp(config, "uniform ", 8) == 0;
-    bool found = !config || (recipe && strcmp(config, recipe) == 0);
-    for (size_t i = 0; config && i < sizeof known / sizeof *known; i++)
-        found |= strncmp(config, known[i], strlen(known[i])) == 0;
-    if (!found)
-        cli_usage_error(lab->program, "--config is '%s', which is no row of this phase", config);
-    if (!study_check(lab, &options, &err) || (uniform && !uniform_named(config, &search, &err)))
-        cli_usage_error(lab->program, "%s", err.message);
-}
-
-static bool study_rows(struct study *st, struct error *err) {
-    struct lab *lab = st->lab;
-    bool all = !lab->options.tokens && !lab->options.config;
-    bool ok = study_measure(st, err) && uniform_rows(st, err) && keep_rows(st, err) &&
-              (lab->done || study_solve(st, err)) && heuristic_rows(st, err) &&
-              (lab->done || mix_row(st, st->found.list[0].picks, "solver", err));
-    return ok && (!all || study_report(st, err)) && (!lab->options.out || save(st, err));
-}
-
 static bool run_study(struct lab *lab, struct error *err) {
     struct study st;
-    bool ok = study_open(&st, lab, &options, err) && check_recipe(&st, err) &&
-              lab_baseline(lab, err) && (lab->done || study_rows(&st, err));
+    bool all = !lab->options.tokens && !lab->options.config;
+    bool ok = study_open(&st, lab, &options, err) && study_check_recipe(&st, err) &&
+              lab_baseline(lab, err) && (lab->done || study_rows(&st, err)) &&
+              (!all || study_report(&st, err)) && (!lab->options.out || save(&st, err));
     study_close(&st);
     return ok;
 }
 
 static bool run(struct lab *lab, struct error *err) {
-    const char *recipe = lab_recipe_label(lab), *config = lab->options.config;
-    bool search;
-    check_command_line(lab);
-    if (!check_out(lab, err))
+    bool search, baseline = study_check_line(lab, &options);
+    const struct quant_format *f = study_uniform_named(lab->options.config, &search, err);
+    if (!study_check_out(lab, err))
         return false;
-    const struct quant_format *f = uniform_named(config, &search, err);
-    if (f && !options.embeddings)
-        return lab_baseline(lab, err) && (lab->done || run_uniform(lab, f, search, err));
-    if (recipe && config && strcmp(recipe, config) == 0)
-        return lab_baseline(lab, err);
-    return run_study(lab, err);
+    if (!baseline && (!f || options.embeddings))
+        return run_study(lab, err);
+    return lab_baseline(lab, err) && (!f || lab->done || study_uniform_alone(lab, f, search, err));
 }
 
 int main(int argc, char **argv) {

@@ -167,8 +167,12 @@ static bool check_base(const char *name, struct error *err) {
 bool study_check(const struct lab *lab, const struct study_options *o, struct error *err) {
     struct mix_rules ignored;
     size_t n;
+    size_t layers = lab->model->config.n_layers;
     if (!check_base(o->base, err))
         return false;
+    if (o->keep > layers)
+        return error_set(err, "--keep is '%zu', expected 0 to %zu, the layers of the model",
+                         o->keep, layers);
     if (o->sweep > 0 && o->sweep < 0.01f)
         return error_set(err, "--sweep is %g, expected 0 or at least 0.01 bits", (double)o->sweep);
     const struct quant_format **formats = study_formats(lab, o, &n, err);
@@ -225,6 +229,10 @@ static bool open_budget(struct study *st, struct error *err) {
                           &st->budget, err);
 }
 
+bool study_holds_all(const struct study *st) {
+    return st->budget.bytes >= mix_largest(&st->mix);
+}
+
 // What no mix of these shapes can do is said before minutes are spent on measuring.
 static bool check_shapes(const struct study *opening, struct error *err) {
     struct study st = *opening;
@@ -233,6 +241,10 @@ static bool check_shapes(const struct study *opening, struct error *err) {
     bool ok = formats &&
               sensitivity_shapes(st.lab->model, formats, n, blocks_only(&st), &st.s, err) &&
               open_budget(&st, err);
+    if (ok && study_holds_all(&st))
+        cli_warn(st.lab->program,
+                 "the budget (%s) holds every tensor in its best format: nothing is left to choose",
+                 st.budget.words);
     mix_free(&st.mix);
     sensitivity_free(&st.s);
     free((void *)formats);

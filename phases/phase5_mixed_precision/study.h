@@ -65,12 +65,32 @@ struct study {
 // folder for what is written cannot be written in. study_close frees, whatever this returns.
 bool study_open(struct study *st, struct lab *lab, const struct study_options *options,
                 struct error *err);
+// Whether the budget holds every tensor in the best format it may have.
+bool study_holds_all(const struct study *st);
 // Measures sensitivities (or reads them again), and resolves the budget.
 bool study_measure(struct study *st, struct error *err);
 void study_close(struct study *st);
 
-// Whether the options make sense together, before anything is measured.
+// Whether the options make sense together, and for this model, before anything is measured.
 bool study_check(const struct lab *lab, const struct study_options *o, struct error *err);
+// The same for the whole command line: ends the program if it is wrong. Returns whether --config
+// names a row of lab_baseline's, beside which there is nothing to measure.
+bool study_check_line(const struct lab *lab, const struct study_options *o);
+// --out, which is for the row 'solver': ends the program, or fails where nothing can be written.
+bool study_check_out(const struct lab *lab, struct error *err);
+// Ends the program if --recipe is the file that the report writes its own to.
+bool study_check_recipe(const struct study *st, struct error *err);
+// The format that --config 'uniform int4-g128 search' names; NULL if it names no uniform row, with
+// a message if that format does not exist.
+const struct quant_format *study_uniform_named(const char *config, bool *search, struct error *err);
+// Its row alone, for which nothing need be analysed.
+bool study_uniform_alone(struct lab *lab, const struct quant_format *f, bool search,
+                         struct error *err);
+// N of the row 'keep N'.
+size_t study_keep(const struct lab *lab, const struct study_options *o);
+// All rows but lab_baseline's, those that --config does not name left out: measures, solves, and
+// says in a note which are over the budget.
+bool study_rows(struct study *st, struct error *err);
 // The formats of --formats, and the 16 bits of the checkpoint; the caller frees it.
 const struct quant_format **study_formats(const struct lab *lab, const struct study_options *o,
                                           size_t *n, struct error *err);
