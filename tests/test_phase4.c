@@ -109,7 +109,7 @@ Test(phase4, the_terminal_shows_the_worst_ten) {
     for (const char *c = o.out; (c = strstr(c, ".weight int4-g128")); c++)
         rows++;
     cr_expect_eq(rows, 10);
-    cr_expect_str_eq(o.err, "");
+    cr_expect_null(strstr(o.err, "phase4: "), "%s", o.err);
     outcome_free(&o);
 }
 
@@ -125,8 +125,9 @@ Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
              temp_folder(), root);
     cr_assert_eq(WEXITSTATUS(system(command)), 0);
     char *err = contents("err");
-    cr_expect_str_eq(err, "phase4: lbl_analysis.md, sensitivity.csv and charts are in "
-                          "out/bundled\n");
+    cr_expect(strstr(err, "phase4: lbl_analysis.md, sensitivity.csv and charts are in "
+                          "out/bundled\n"),
+              "%s", err);
     free(err);
     free(contents("out/bundled/lbl_analysis.md"));
     snprintf(command, sizeof command, "%s/results", temp_folder());

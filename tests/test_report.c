@@ -1,5 +1,6 @@
 // report/: rows as markdown, JSON and CSV, and the progress bar.
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -297,11 +298,24 @@ Test(report, progress_shows_share_rate_and_time_left) {
     assert_line(1, 30, 20, NULL, 41, "score 100 % 20/20 tokens  20/s  0:00 left");
 }
 
-Test(report, progress_is_silent_without_a_terminal) {
-    struct progress p;
-    progress_start(&p, "x", "B");
-    p.active = false; // whatever the tests run on
+// Criterion's redirection makes stderr a pipe.
+Test(report, progress_is_a_line_in_30_seconds_without_a_terminal, .init = cr_redirect_stderr) {
+    struct progress p, next;
+    progress_start(&p, "first", "tokens");
     progress_update(&p, 1, 2, NULL);
-    cr_assert_not(p.drawn);
+    p.shown -= 31;
+    p.start -= 40;
+    progress_update(&p, 5000, 20000, "ppl 9");
+    progress_update(&p, 6000, 20000, "ppl 9");
     progress_finish(&p);
+    progress_start(&next, "next", "tokens"); // the process has just said something
+    progress_update(&next, 1, 2, NULL);
+    progress_finish(&next);
+    progress_set_quiet(true);
+    progress_start(&p, "quiet", "tokens");
+    p.shown -= 31;
+    progress_update(&p, 1, 2, NULL);
+    progress_finish(&p);
+    fflush(stderr);
+    cr_assert_stderr_eq_str("first  25 % 5000/20.0k tokens  125/s  2:00 left  ppl 9\n");
 }

@@ -260,6 +260,43 @@ Test(sensitivity, an_untied_head_is_measured_alone) {
     model_free(m);
 }
 
+// The three outputs of GPT-2's c_attn in layer 1, one behind the other.
+static float *fused_outputs(const struct model *m, const float *x) {
+    struct error err = {0};
+    const struct layer *l = &m->layers[1];
+    const struct linear *parts[] = {&l->q, &l->k, &l->v};
+    size_t size = TOKENS * m->config.hidden;
+    float *y = malloc(3 * size * sizeof *y);
+    for (size_t i = 0; i < 3; i++)
+        cr_assert(linear_forward(y + i * size, parts[i], x, TOKENS, &err), "%s", err.message);
+    return y;
+}
+
+Test(sensitivity, a_fused_tensor_s_outputs_are_compared_whole) {
+    struct error err = {0};
+    struct model *m = open_model(shared_path("fixtures/gpt2-f32"));
+    struct sensitivity s = measure(m, (struct sensitivity_options){.blocks_only = true});
+    struct probe p;
+    struct layer_inputs in;
+    cr_assert(probe_open(&p, m, m, some_tokens(m), TOKENS, TOKENS, TOKENS, &err));
+    cr_assert(layer_inputs_init(&in, &p, &err) && layer_inputs_capture(&in, &p, 1, &err));
+    size_t t = find(&s, "h.1.attn.c_attn");
+    struct model *q = with(m, s.tensors[t].name, s.formats[2]);
+    float *a = fused_outputs(m, in.x[INPUT_ATTENTION]),
+          *b = fused_outputs(q, in.x[INPUT_ATTENTION]);
+    double nmse, mse, cosine;
+    compare(a, b, 3 * TOKENS * m->config.hidden, &nmse, &mse, &cosine);
+    cr_expect(near(sensitivity_at(&s, t, 2)->output_nmse, nmse, 1e-9));
+    cr_expect(near(sensitivity_at(&s, t, 2)->output_cosine, cosine, 1e-9));
+    free(a);
+    free(b);
+    layer_inputs_free(&in);
+    probe_close(&p);
+    model_free(q);
+    sensitivity_free(&s);
+    model_free(m);
+}
+
 Test(sensitivity, gpt2_is_measured_too) {
     struct model *m = open_model(shared_path("fixtures/gpt2-f32"));
     struct sensitivity s = measure(m, (struct sensitivity_options){.blocks_only = true});

@@ -64,8 +64,8 @@ mixes_of() {
     folder=$1
     shift
     set -- "$@" --lbl-dump-dir "$folder"
-    run_as restored phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0 --sweep 0
-    run phase5 "$folder" "$@"
+    run_as restored phase5 "$folder" "$@" --base nf4 --keep 1 --bits 4.5 --mixes 0
+    run phase5 "$folder" "$@" --sweep 0.25
 }
 
 mixed() {

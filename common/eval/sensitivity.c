@@ -180,34 +180,38 @@ static size_t output_width(const struct linear *l, const struct seen *seen) {
     return seen->x ? l->w.shape[0] : l->w.shape[1];
 }
 
-static size_t widest_output(const struct analysis *a, const struct linear_span *span,
-                            const struct seen *seen) {
-    size_t widest = 0;
-    for (size_t i = 0; i < span->n; i++) {
-        const struct linear *l = model_linear(a->m, span->layer, span->first + (enum linear_role)i);
-        size_t width = output_width(l, seen);
-        widest = width > widest ? width : widest;
-    }
-    return widest;
+static const struct linear *part_of(const struct model *m, const struct linear_span *span,
+                                    size_t i) {
+    return model_linear(m, span->layer, span->first + (enum linear_role)i);
 }
 
-// y has room for two outputs of the widest part.
-static bool output_errors(const struct analysis *a, const struct model *quantized,
-                          const struct linear_span *span, const struct seen *seen, float *y,
-                          struct sensitivity_cell *c, struct error *err) {
-    struct products p = {0};
+// Of all parts of a tensor together.
+static size_t whole_output(const struct analysis *a, const struct linear_span *span,
+                           const struct seen *seen) {
+    size_t width = 0;
+    for (size_t i = 0; i < span->n; i++)
+        width += output_width(part_of(a->m, span, i), seen);
+    return width;
+}
+
+// y [n, whole_output]: what m makes of the inputs, one part behind the other.
+static bool outputs(const struct analysis *a, const struct model *m, const struct linear_span *span,
+                    const struct seen *seen, float *y, struct error *err) {
     for (size_t i = 0; i < span->n; i++) {
-        enum linear_role role = span->first + (enum linear_role)i;
-        const struct linear *l = model_linear(a->m, span->layer, role);
-        size_t size = seen->n * output_width(l, seen);
-        if (!output(a, l, seen, y, err) ||
-            !output(a, model_linear(quantized, span->layer, role), seen, y + size, err))
+        const struct linear *l = part_of(m, span, i);
+        if (!output(a, l, seen, y, err))
             return false;
-        products_add(&p, y, y + size, size);
+        y += seen->n * output_width(l, seen);
     }
+    return true;
+}
+
+static void output_errors(const float *exact, const float *quantized, size_t size,
+                          struct sensitivity_cell *c) {
+    struct products p = {0};
+    products_add(&p, exact, quantized, size);
     c->output_nmse = nmse_of(&p);
     c->output_cosine = cosine_of(&p);
-    return true;
 }
 
 // ---- one tensor -------------------------------------------------------------------------------
@@ -246,21 +250,24 @@ static bool measure_errors(struct analysis *a, size_t tensor, struct error *err)
     struct sensitivity *s = a->s;
     const struct linear_span *span = &a->spans[tensor];
     struct seen seen = input_of(a, span);
-    size_t row = widest_output(a, span, &seen) * sizeof(float);
+    size_t width = whole_output(a, span, &seen), row = width * sizeof(float);
     if (seen.n > OUTPUT_BYTES / row)
         seen.n = OUTPUT_BYTES / row ? OUTPUT_BYTES / row : 1;
-    float *y = memory_alloc(2 * seen.n, row, s->tensors[tensor].name, err);
-    bool ok = y != NULL;
+    float *exact = memory_alloc(2 * seen.n, row, s->tensors[tensor].name, err);
+    float *y = exact ? exact + seen.n * width : NULL;
+    bool ok = exact && outputs(a, a->m, span, &seen, exact, err);
     for (size_t f = 0; ok && f < s->n_formats; f++) {
         struct sensitivity_cell *c = sensitivity_at(s, tensor, f);
         bool fits;
         cell_clear(c);
         struct model *q = with_format(a, tensor, f, &fits, err);
         ok = !fits || (q && weight_errors(a->m, q, span, &s->tensors[tensor], c, err) &&
-                       output_errors(a, q, span, &seen, y, c, err));
+                       outputs(a, q, span, &seen, y, err));
+        if (ok && fits)
+            output_errors(exact, y, seen.n * width, c);
         model_free(q);
     }
-    free(y);
+    free(exact);
     return ok;
 }
 

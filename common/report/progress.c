@@ -9,9 +9,10 @@
 #include "core/timer.h"
 #include "text/utf8.h"
 
-enum { LONGEST_BAR = 32, SHORTEST_BAR = 8, PART = 160 };
+enum { LONGEST_BAR = 32, SHORTEST_BAR = 8, PART = 160, LINE = 1024, PLAIN_SECONDS = 30 };
 
 static bool quiet;
+static double last_plain; // when a plain line was printed; before the first, when work began
 
 void progress_set_quiet(bool value) {
     quiet = value;
@@ -30,7 +31,11 @@ static int terminal_columns(void) {
 void progress_start(struct progress *p, const char *label, const char *unit) {
     *p = (struct progress){.unit = unit ? unit : "", .start = timer_now()};
     snprintf(p->label, sizeof p->label, "%s", label);
-    p->active = !quiet && terminal();
+    p->active = !quiet;
+    p->plain = !terminal();
+    if (last_plain == 0)
+        last_plain = p->start;
+    p->shown = p->plain ? last_plain : 0;
 }
 
 static void format_amount(char *out, size_t size, double value, bool bytes) {
@@ -111,7 +116,7 @@ void progress_format(const struct progress *p, double elapsed, uint64_t done, ui
     int bar = total ? columns - used - 2 : 0;
     bar = bar > LONGEST_BAR ? LONGEST_BAR : bar;
     bar = bar < SHORTEST_BAR ? 0 : bar;
-    if (used > columns)
+    if (columns && used > columns)
         *shown_note = '\0';
     snprintf(out, out_size, "%s", left);
     if (bar) {
@@ -120,15 +125,28 @@ void progress_format(const struct progress *p, double elapsed, uint64_t done, ui
     }
     strncat(out, right, out_size - strlen(out) - 1);
     strncat(out, shown_note, out_size - strlen(out) - 1);
-    if (!bar)
+    if (!bar && columns)
         cut(out, columns);
 }
 
+static void print_plain(struct progress *p, double now, uint64_t done, uint64_t total,
+                        const char *note) {
+    char line[LINE];
+    if (now - p->shown < PLAIN_SECONDS)
+        return;
+    progress_format(p, now - p->start, done, total, note, 0, false, line, sizeof line);
+    fprintf(stderr, "%s\n", line);
+    p->shown = last_plain = now;
+}
+
 void progress_update(struct progress *p, uint64_t done, uint64_t total, const char *note) {
-    enum { LINE = 1024 };
     if (!p->active)
         return;
     double now = timer_now();
+    if (p->plain) {
+        print_plain(p, now, done, total, note);
+        return;
+    }
     if (now - p->start < 0.5 || (p->drawn && now - p->shown < 0.1))
         return;
     const char *no_color = getenv("NO_COLOR");

@@ -121,15 +121,18 @@ static bool measure_uniforms(const struct lab *lab, const struct sensitivity *s,
     struct probe probe = {0};
     if (!lab_calibration(lab, &calib, err))
         return false;
+    struct progress p;
     bool ok =
         probe_open(&probe, lab->model, lab->model, calib.ids, calib.n, s->tokens, s->window, err);
+    progress_start(&p, "all blocks at once", "formats");
     for (size_t f = 0; ok && f < s->n_formats; f++) {
         uniform[f] = NAN;
         ok = isnan(sensitivity_sum(s, f)) ||
              measure_uniform(lab, &probe, s->formats[f], &uniform[f], err);
+        progress_update(&p, f + 1, s->n_formats, s->formats[f]->name);
     }
-    if (ok)
-        probe_close(&probe);
+    progress_finish(&p);
+    probe_close(&probe);
     token_list_free(&calib);
     return ok;
 }

@@ -20,7 +20,7 @@ static const char FORMATS[] =
     "int4-g128-zp,int4-g64,int4-g64-zp,int4-g32-zp,int5-g128,int5-g64,int5-g64-zp,int6-g128,"
     "int6-g64,int8-g128,int8-g32,q2_k,q3_k,q4_k,q5_k,q6_k,iq4_xs,nf4";
 
-static struct study_options options = {.formats = FORMATS, .rounds = -1, .mixes = -1, .sweep = -1};
+static struct study_options options = {.formats = FORMATS, .rounds = -1, .mixes = -1};
 static int target;
 
 // clang-format off
@@ -50,14 +50,17 @@ static const struct cli_flag flags[] = {
     {"plain", NULL, CLI_FLAG, &options.plain, 0, 0, NULL,
      "round to nearest, without a search for the scales of least error", "Mixing"},
     {"probe", "N", CLI_SIZE, &options.probe, 0, 1 << 20, "0",
-     "calibration tokens to measure damage on (0: by the model's size)", "Mixing"},
+     "calibration tokens to measure damage on (0: by the model's size, at most half of --limit); "
+     "twice as many check the candidates",
+     "Mixing"},
     {"rounds", "N", CLI_INT, &options.rounds, 0, 100, NULL,
      "times the tensors are measured again around the solution [1 if that is quick, else 0]",
      "Mixing"},
     {"mixes", "N", CLI_INT, &options.mixes, 0, 10000, NULL,
      "random mixes to check predictions on [32 if that is quick, else 0]", "Mixing"},
-    {"sweep", "BITS", CLI_FLOAT, &options.sweep, 0, 8, NULL,
-     "solve and measure other budgets too, so far apart; 0: none [0.25 if that is quick, else 1]",
+    {"sweep", "BITS", CLI_FLOAT, &options.sweep, 0, 8, "0",
+     "solve and measure other budgets too, from 2.5 to 8.5 bits, so far apart (0.25 takes longer "
+     "than the rest together); 0: none",
      "Mixing"},
     {"lbl-dump-dir", "DIR", CLI_TEXT, &options.folder, 1, 0, NULL,
      "folder for mixed.md, sweep.md, recipe.txt and charts [results/<model>; the bundled model: "

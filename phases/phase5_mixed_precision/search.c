@@ -23,7 +23,9 @@ static bool found_init(struct found *f, const struct study *st, const char *name
 
 static bool check(struct study *st, struct found *f, struct error *err) {
     f->predicted = mix_cost(&st->mix, f->picks);
-    return mix_measure(&st->mix, &st->check, f->picks, &f->checked, err);
+    bool ok = mix_measure(&st->mix, &st->check, f->picks, &f->checked, err);
+    progress_update(&st->checking, ++st->checks, 0, NULL);
+    return ok;
 }
 
 // Takes over f->picks.
@@ -254,10 +256,13 @@ static bool search(struct study *st, size_t bytes, int rounds, struct shortlist 
 bool study_search(struct study *st, size_t bytes, int rounds, struct shortlist *out,
                   struct error *err) {
     *out = (struct shortlist){0};
-    if (search(st, bytes, rounds, out, err))
-        return true;
-    shortlist_free(out);
-    return false;
+    st->checks = 0;
+    progress_start(&st->checking, "candidates", "mixes");
+    bool ok = search(st, bytes, rounds, out, err);
+    progress_finish(&st->checking);
+    if (!ok)
+        shortlist_free(out);
+    return ok;
 }
 
 bool study_solve(struct study *st, struct error *err) {

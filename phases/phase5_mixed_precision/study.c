@@ -12,6 +12,7 @@
 // One token through the model costs about a multiply-add per weight; two cores do about 10¹³ in two
 // minutes.
 static const double AFFORDABLE = 5e12;
+enum { LEAST_FIT = 64 }; // tokens
 
 bool study_affords(const struct study *st, double passes, size_t tokens) {
     return passes * (double)tokens * (double)model_parameters(st->lab->model) <= AFFORDABLE;
@@ -114,6 +115,16 @@ static bool analyse(struct study *st, struct error *err) {
     return ok;
 }
 
+// By the model's size. A trial on a few tokens of the text is one on a few calibration tokens too:
+// they are most of the work.
+static size_t tokens_to_fit(const struct lab *lab) {
+    double parameters = (double)model_parameters(lab->model);
+    size_t limit = lab->options.limit / 2, n = 2048;
+    if (parameters >= 3e7)
+        n = parameters < 3e8 ? 1024 : 256;
+    return !limit || limit > n ? n : limit < LEAST_FIT ? LEAST_FIT : limit;
+}
+
 // Half of the calibration text is measured on, the other half checks.
 static bool read_calibration(struct study *st, struct error *err) {
     struct lab *lab = st->lab;
@@ -122,10 +133,7 @@ static bool read_calibration(struct study *st, struct error *err) {
     if (!lab_calibration(lab, &st->calib, err))
         return false;
     st->fit = st->calib.n / 2;
-    st->n_fit = st->options->probe;
-    double parameters = (double)model_parameters(lab->model);
-    if (!st->n_fit)
-        st->n_fit = parameters < 3e7 ? 2048 : parameters < 3e8 ? 1024 : 256;
+    st->n_fit = st->options->probe ? st->options->probe : tokens_to_fit(lab);
     st->n_fit = st->n_fit < st->fit ? st->n_fit : st->fit;
     st->n_check = 2 * st->n_fit;
     return true;

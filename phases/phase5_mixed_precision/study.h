@@ -10,12 +10,13 @@ struct study_options {
     const char *formats; // candidates, names joined by ','
     bool gguf_only, share_kernels, plain;
     const char *embeddings; // "4-8", or NULL: they stay as they are
-    size_t probe;           // tokens to measure damage on; 0: by the model's size
+    size_t probe;           // tokens to measure damage on; 0: by the model's size, at most
+                            // half of --limit
     size_t keep;            // layers in 16 bit; 0: an eighth of them
     const char *base;       // the format of the others
     int rounds;             // of measuring around the solution; -1: by the model's size
     int mixes;              // measured at random; -1: by the model's size
-    float sweep;            // bits between the budgets of the front; 0: none, -1: by the size
+    float sweep;            // bits between the budgets of the front; 0: none
     const char *folder;     // for what is written; NULL: lab_results_folder
     struct budget_flags budget;
 };
@@ -55,7 +56,9 @@ struct study {
     struct mix mix;
     struct budget budget;
     struct probe check;
-    struct shortlist found; // at the budget
+    struct progress checking; // of a search's candidates,
+    size_t checks;            // so many so far
+    struct shortlist found;   // at the budget
 };
 
 // Before anything is measured: fails if the budget is below the smallest mix there is, or the

@@ -319,8 +319,6 @@ bool study_sweep(struct study *st, bool *any, struct error *err) {
     struct sweep w = {.st = st};
     double step = (double)st->options->sweep;
     bool quick = study_affords(st, 60, st->n_check); // 25 budgets are about 240 passes
-    if (step < 0)
-        step = quick ? 0.25 : 1;
     *any = step > 0;
     if (!*any)
         return true;

@@ -74,14 +74,18 @@ bool study_uniforms(struct study *st, struct uniform rows[MAX_UNIFORMS], size_t 
                     struct error *err) {
     struct uniform *all = NULL;
     size_t count = 0, capacity = 0;
+    struct progress p;
     bool ok = true;
+    progress_start(&p, "formats of these bytes", "formats");
     for (size_t i = 0; ok && quant_formats[i]; i++) {
         struct uniform u = {.format = quant_formats[i]};
         if (u.format->dtype != DTYPE_BLOCK || !study_uniform_bytes(st, u.format, &u.bytes) ||
             (!at_budget(st, &u) && !is_reference(st, &u)))
             continue;
         ok = study_uniform_try(st, &st->check, &u, &all, &count, &capacity, err);
+        progress_update(&p, count, 0, u.format->name);
     }
+    progress_finish(&p);
     if (ok && count) {
         qsort(all, count, sizeof *all, by_checked);
         *n = choose(st, all, count, rows);
