@@ -49,7 +49,10 @@ static const char *small_file(void) {
 Test(gguf_inspect, keys_tensors_and_totals_are_shown) {
     char *text = inspected(small_file());
     expect_part(text, "small.gguf: GGUF version 3, architecture \"phi3\"\n");
-    expect_part(text, "3328 weights in 4 tensors, 2.4 kB, 5.865 bits per weight\n");
+    expect_part(text,
+                "3328 weights in 4 tensors, 2.4 kB\n3.688 bits per weight, of the matrices of "
+                "the blocks, and the embedding and the head where they are quantized; 5.865 "
+                "of all tensors\n");
     expect_part(text, "| phi3.block_count        | u32       | 32 ");
     expect_part(
         text, "| string    | \"{% for m in messages %}\\n{{ m }}\\n{% endfor %} and so on, and \" "
@@ -75,6 +78,30 @@ Test(gguf_inspect, vocabularies_and_checkpoints_are_shown_too) {
     text = inspected(shared_path("fixtures/llama-untied-f16-sharded"));
     expect_part(text, ": safetensors, in 7 files\n");
     expect_part(text, "| model.embed_tokens.weight ");
+    free(text);
+}
+
+Test(gguf_inspect, a_folder_stands_for_what_is_in_it) {
+    char command[4096], folder[256];
+    struct error err = {0};
+    small_file();
+    char *text = inspected(temp_folder());
+    expect_part(text, ": this is its only GGUF file\n");
+    expect_part(text, "/small.gguf: GGUF version 3, ");
+    free(text);
+    snprintf(command, sizeof command,
+             "cp %s/small.gguf %s/other.gguf && cp -rL %s %s/both && "
+             "chmod -R u+w %s/both && cp %s/small.gguf %s/both",
+             temp_folder(), temp_folder(), shared_path("fixtures/llama-untied-f16-sharded"),
+             temp_folder(), temp_folder(), temp_folder(), temp_folder());
+    cr_assert_eq(system(command), 0);
+    cr_assert_not(gguf_inspect(temp_folder(), stdout, &err));
+    cr_assert(strstr(err.message, ": has 2 GGUF files, choose one of them: other.gguf, small.gguf"),
+              "%s", err.message);
+    snprintf(folder, sizeof folder, "%s/both", temp_folder());
+    text = inspected(folder);
+    expect_part(text, "both: this is the checkpoint; name the GGUF file beside it to see that\n");
+    expect_part(text, "both: safetensors, in 7 files\n");
     free(text);
 }
 

@@ -210,6 +210,7 @@ static void expect_refused(struct gguf_bytes *b, const char *part) {
 
 Test(gguf_read, what_is_no_gguf_file_is_said_to_be_none) {
     struct gguf_bytes b = {0};
+    expect_refused(&b, "an empty file, expected a GGUF file");
     put_raw(&b, "GGU", 3);
     expect_refused(&b, "the header needs 4 bytes at byte 0 of a 3-byte file");
     put_raw(&b, "{\"a\": 1}", 8);
@@ -229,6 +230,8 @@ Test(gguf_read, what_is_no_gguf_file_is_said_to_be_none) {
 Test(gguf_read, keys_that_lie_are_refused) {
     struct gguf_bytes b = {0};
     put_header(&b, 3, 0, UINT64_MAX);
+    expect_refused(&b, "the header has 18446744073709551615 keys, in a 24-byte file");
+    put_header(&b, 3, 0, 24);
     expect_refused(&b, "key 0 needs 8 bytes at byte 24");
     put_header(&b, 3, 0, 1);
     put_u64(&b, UINT64_MAX);
@@ -275,6 +278,8 @@ Test(gguf_read, arrays_that_lie_are_refused) {
 Test(gguf_read, tensors_that_lie_are_refused) {
     struct gguf_bytes b = {0};
     put_header(&b, 3, UINT64_MAX, 0);
+    expect_refused(&b, "the header has 18446744073709551615 tensors, in a 24-byte file");
+    put_header(&b, 3, 24, 0);
     expect_refused(&b, "tensor 0 needs 8 bytes");
     put_header(&b, 3, 1, 0);
     put_text(&b, "a"), put_u32(&b, 5);
@@ -495,9 +500,11 @@ Test(gguf_read, the_only_file_of_a_folder_is_found) {
     char *found = gguf_in_folder(temp_folder(), &err);
     cr_assert(found && strstr(found, "/a.gguf") && gguf_is_file(found));
     free(found);
+    write_part("c.gguf", (struct part){0, 1, 1, "a"});
     write_part("b.gguf", (struct part){0, 1, 1, "a"});
     cr_assert_null(gguf_in_folder(temp_folder(), &err));
-    cr_assert(strstr(err.message, "several GGUF files"), "%s", err.message);
+    cr_assert(strstr(err.message, ": has 3 GGUF files, choose one of them: a.gguf, b.gguf, c.gguf"),
+              "%s", err.message);
     cr_assert_not(gguf_is_file(temp_file("c.gguf", "GGU", 3)));
 }
 

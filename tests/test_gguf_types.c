@@ -68,6 +68,16 @@ Test(gguf_types, mixes_are_those_of_llama_quantize) {
     cr_expect_gt(n_compared, 20000, "%zu", n_compared);
 }
 
+Test(gguf_types, what_is_misspelled_has_a_nearest_type) {
+    static const char *const cases[][2] = {
+        {"Q4_Z", "Q4_1"}, {"q4km", "Q4_K_M"}, {"Q4-K-S", "Q4_K_S"}, {"IQ4XS", "IQ4_XS"},
+        {"fp16", "F16"},  {"Q8", "Q8_0"},     {"Q6K", "Q6_K"},      {"MXFP4", "MXFP4"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *name = cases[i][0];
+        cr_expect_str_eq(gguf_preset_nearest(name, strlen(name))->name, cases[i][1], "%s", name);
+    }
+}
+
 Test(gguf_types, floats_are_not_mixed) {
     const struct gguf_mix mix = {4, 1, true, false};
     const struct gguf_preset *p = gguf_preset_find("bf16", 4);

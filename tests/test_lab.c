@@ -308,6 +308,32 @@ Test(lab, what_the_kernels_compute_is_scored_when_asked_for, .init = cr_redirect
     cr_assert(kld[1] > 0 && fabs(kld[1] - kld[0]) < 5e-4, "%g and %g", kld[0], kld[1]);
 }
 
+// An hour of work on a large model, and the first progress comes after minutes.
+Test(lab, an_analysis_says_what_it_does_and_where_that_will_be, .init = cr_redirect_stderr) {
+    struct lab lab;
+    struct sensitivity s;
+    struct error err = {0};
+    char expected[512];
+    const char *model = shared_path("fixtures/qwen2-tied-bf16"), *text = text_of(model);
+    const struct quant_format *f = quant_format_find("int8");
+    const struct sensitivity_options options = {.tokens = 16, .window = 16, .anchors = 1};
+    cr_assert(lab_with(&lab, &err, model, WORDS("--text", text, "--calib", text)), "%s",
+              err.message);
+    lab.options.quiet = false;
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
+              err.message);
+    sensitivity_free(&s);
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
+              err.message);
+    sensitivity_free(&s);
+    fflush(stderr);
+    snprintf(expected, sizeof expected,
+             "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n",
+             temp_folder());
+    cr_assert_stderr_eq_str(expected);
+    lab_close(&lab, false, &err);
+}
+
 Test(lab, a_vocabulary_is_enough_to_tokenize, .init = cr_redirect_stdout) {
     struct lab lab;
     struct error err = {0};

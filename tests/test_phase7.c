@@ -1,6 +1,7 @@
 // Phase 7 as a user runs it, in a folder of its own, on the bundled model. Skips without ./phase7.
 #include <criterion/criterion.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,21 +35,24 @@ static const char *absolute(const char *path) {
     return buffer;
 }
 
-// Runs "PREFIX phase7 ARGUMENTS" in the temporary folder.
-static struct outcome run_after(const char *prefix, const char *arguments) {
+// Runs "PREFIX PHASE ARGUMENTS" in the temporary folder.
+static struct outcome run_program(const char *phase, const char *prefix, const char *arguments) {
     char root[1024], command[8192];
-    if (access("phase7", X_OK) != 0)
-        cr_skip_test("no ./phase7");
+    if (access(phase, X_OK) != 0)
+        cr_skip_test("no ./%s", phase);
     cr_assert_not_null(getcwd(root, sizeof root));
-    snprintf(command, sizeof command,
-             "cd %s && %s %s/phase7 --quiet --threads 1 %s >stdout 2>stderr", temp_folder(), prefix,
-             root, arguments);
+    snprintf(command, sizeof command, "cd %s && %s %s/%s --quiet --threads 1 %s >stdout 2>stderr",
+             temp_folder(), prefix, root, phase, arguments);
     int status = system(command);
     return (struct outcome){WEXITSTATUS(status), read_text("stdout"), read_text("stderr")};
 }
 
+static struct outcome run_after(const char *prefix, const char *arguments) {
+    return run_program("phase7", prefix, arguments);
+}
+
 static struct outcome run(const char *arguments) {
-    return run_after("", arguments);
+    return run_program("phase7", "", arguments);
 }
 
 static void outcome_free(struct outcome *o) {
@@ -146,6 +150,70 @@ Test(phase7, formats_of_ours_show_what_they_become_and_what_that_costs) {
     expect_done(o, "| r GGUF |");
 }
 
+// The number in front of `what`; NaN if there is none.
+static double number_before(const char *text, const char *what) {
+    const char *at = strstr(text, what);
+    while (at && at > text && strchr("0123456789.", at[-1]))
+        at--;
+    return at ? strtod(at, NULL) : NAN;
+}
+
+static double bits_of(const char *phase, const char *arguments) {
+    struct error err = {0};
+    struct outcome o = run_program(phase, "", arguments);
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    cJSON *json = json_parse(o.out, strlen(o.out), "stdout", &err);
+    cr_assert(json, "%s", o.out);
+    double bits =
+        json_get(cJSON_GetArrayItem(json_get(json, "rows"), 0), "bits_per_weight")->valuedouble;
+    cJSON_Delete(json);
+    outcome_free(&o);
+    return bits;
+}
+
+// Embedding and head in other types than the blocks, or in 16 bits; a block's matrix in 16 bits.
+Test(phase7, bits_per_weight_are_the_same_wherever_they_are_shown) {
+    static const char *const flags[] = {"--type Q4_K_M", "--type F16",
+                                        "--type Q4_0 --skip '*embed*'",
+                                        "--type Q2_K --skip '*.1.mlp.*'"};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "%s --dry-run", flags[i]);
+        struct outcome dry = run(arguments);
+        double planned = number_before(dry.out, " bits per weight, of the matrices of the blocks");
+        snprintf(arguments, sizeof arguments, "%s --no-eval --json - --out %zu.gguf", flags[i], i);
+        double written = bits_of("phase7", arguments);
+        snprintf(arguments, sizeof arguments, "--model %zu.gguf --limit 64 --choices none --json -",
+                 i);
+        cr_expect_eq(bits_of("phase1", arguments), written, "%s", flags[i]);
+        snprintf(arguments, sizeof arguments, "--inspect %zu.gguf", i);
+        struct outcome shown = run(arguments);
+        double inspected =
+            number_before(shown.out, " bits per weight, of the matrices of the blocks");
+        cr_expect_float_eq(planned, written, 0.0006, "%g, %g: %s", planned, written, flags[i]);
+        cr_expect_float_eq(inspected, written, 0.0006, "%g, %g: %s", inspected, written, flags[i]);
+        outcome_free(&dry);
+        outcome_free(&shown);
+    }
+}
+
+Test(phase7, a_recipe_that_grows_says_by_how_much) {
+    static const char *const grows = "warning: r.recipe: 4.125 bits per weight become 4.500 in the "
+                                     "nearest types that GGUF has; './phase5 --target gguf'";
+    temp_file("r.recipe", "*.layers.* int4-g128\n", 21);
+    struct outcome o = run("--recipe r.recipe --dry-run");
+    cr_expect(strstr(o.err, grows), "%s", o.err);
+    cr_expect(strstr(o.out, "\n4.500 bits per weight, of the matrices of the blocks"), "%s", o.out);
+    outcome_free(&o);
+    o = run("--recipe r.recipe --no-eval --out r.gguf");
+    cr_expect(strstr(o.err, grows), "%s", o.err);
+    outcome_free(&o);
+    temp_file("r.recipe", "*.layers.* q4_k\n", 16);
+    o = run("--recipe r.recipe --dry-run");
+    cr_expect_str_eq(o.err, "");
+    outcome_free(&o);
+}
+
 Test(phase7, a_budget_is_kept) {
     const char *calib = temp_file("calib.txt", "Once upon a time a girl was given eight figs.", 45);
     char arguments[512];
@@ -239,7 +307,8 @@ Test(phase7, paths_are_checked_before_anything_is_measured) {
 }
 
 Test(phase7, mistakes_are_one_line) {
-    expect_refused(run("--type Q9"), 2, "--type: 'Q9' is no type");
+    expect_refused(run("--type Q4_0,Q4_Z"), 2,
+                   "--type: 'Q4_Z' is no type; nearest is Q4_1, others are F32 F16 ");
     expect_refused(run("--type Q4_0, --no-eval"), 2, "--type: '' is no type");
     expect_refused(run("--type Q4_0,Q4_1 --out a.gguf"), 2,
                    "is one file, expected a folder for 2 files");

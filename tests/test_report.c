@@ -106,6 +106,23 @@ Test(report, markdown_numbers_have_sensible_digits) {
     assert_cell(4.125, offsetof(struct result_row, bits_per_weight), "4.125");
 }
 
+Test(report, markdown_says_which_weights_bits_are_of) {
+    static const char note[] =
+        "\nBits/weight: of the matrices of the blocks, and the embedding and "
+        "the head where they are quantized.\n";
+    struct result_table t = {.phase = 1, .bits_of = RESULT_BITS_OF};
+    struct result_row *row = add(&t, "x", "");
+    row->ppl = 9;
+    char *text = printed(&t, result_print_markdown);
+    cr_assert_null(strstr(text, note), "%s", text);
+    free(text);
+    t.rows[0].bits_per_weight = 4.5;
+    text = printed(&t, result_print_markdown);
+    cr_assert(strstr(text, note), "%s", text);
+    free(text);
+    result_table_free(&t);
+}
+
 Test(report, markdown_shows_spread_and_broken_perplexity) {
     struct result_table t = {.phase = 1};
     struct result_row *row = add(&t, "a|b\nc", "");

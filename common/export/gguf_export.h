@@ -59,8 +59,12 @@ bool gguf_plan_recipe(struct gguf_plan *plan, const struct model *m, const struc
                       struct error *err);
 void gguf_plan_free(struct gguf_plan *plan);
 
-// Weights and bytes of the matrices that are quantized; where none is, of all matrices.
-void gguf_plan_sizes(const struct gguf_plan *plan, size_t *weights, size_t *bytes);
+// Of the matrices of the blocks, and of the embedding and the head where they are quantized.
+struct gguf_plan_size {
+    size_t weights, bytes;
+    size_t asked_bytes; // in the formats that the recipe says; bytes where there is none
+};
+void gguf_plan_sizes(const struct gguf_plan *plan, struct gguf_plan_size *size);
 
 // Bytes of the file that would be written.
 bool gguf_plan_file_size(const struct gguf_plan *plan, const struct tokenizer *tokenizer,

@@ -295,19 +295,23 @@ bool gguf_plan_recipe(struct gguf_plan *plan, const struct model *m, const struc
     return ok;
 }
 
-static void add_sizes(const struct gguf_plan *plan, bool blocks, size_t *weights, size_t *bytes) {
-    *weights = *bytes = 0;
-    for (size_t i = 0; i < plan->n_tensors; i++) {
-        const struct gguf_plan_tensor *t = &plan->tensors[i];
-        if (!t->k || (blocks && t->format->dtype != DTYPE_BLOCK))
-            continue;
-        *weights += t->n * t->k;
-        *bytes += t->bytes;
-    }
+// Of a matrix that bits per weight are counted of (RESULT_BITS_OF).
+static bool is_counted(const struct gguf_plan_tensor *t) {
+    bool in_block = t->role != GGUF_EMBEDDING && t->role != GGUF_OUTPUT;
+    return t->k && (in_block || t->format->dtype == DTYPE_BLOCK);
 }
 
-void gguf_plan_sizes(const struct gguf_plan *plan, size_t *weights, size_t *bytes) {
-    add_sizes(plan, true, weights, bytes);
-    if (!*weights)
-        add_sizes(plan, false, weights, bytes);
+void gguf_plan_sizes(const struct gguf_plan *plan, struct gguf_plan_size *size) {
+    *size = (struct gguf_plan_size){0};
+    for (size_t i = 0; i < plan->n_tensors; i++) {
+        const struct gguf_plan_tensor *t = &plan->tensors[i];
+        size_t asked = t->bytes;
+        if (!is_counted(t))
+            continue;
+        if (t->asked && !t->asked->bytes(t->asked, t->n, t->k, &asked))
+            asked = t->bytes;
+        size->weights += t->n * t->k;
+        size->bytes += t->bytes;
+        size->asked_bytes += asked;
+    }
 }

@@ -94,7 +94,6 @@ static bool fill_sum(struct markdown_table *table, const struct gguf_plan *plan,
     format_bytes(total, bytes, sizeof bytes);
     return set_cell(table, row, 0, err, "%zu tensors", plan->n_tensors) &&
            set_cell(table, row, 1, err, "%zu weights", weights) &&
-           set_cell(table, row, 3, err, "%.3f bits", 8.0 * (double)total / (double)weights) &&
            set_cell(table, row, 4, err, "%s", bytes);
 }
 

@@ -1,5 +1,6 @@
 #include "export/gguf_types.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <strings.h>
 
@@ -47,6 +48,31 @@ const struct gguf_preset *gguf_preset_find(const char *name, size_t size) {
         if (same_name(p->name, name, size))
             return p;
     return NULL;
+}
+
+// Letters to insert, drop or change, row by row of the table.
+static size_t distance(const char *text, size_t size, const char *name) {
+    size_t n = strlen(name), row[16];
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; i < size; i++) {
+        size_t diagonal = row[0]++;
+        for (size_t j = 1; j <= n; j++) {
+            size_t changed = diagonal + (toupper((unsigned char)text[i]) != name[j - 1]);
+            size_t least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = changed < least ? changed : least;
+        }
+    }
+    return row[n];
+}
+
+const struct gguf_preset *gguf_preset_nearest(const char *name, size_t size) {
+    const struct gguf_preset *best = gguf_presets;
+    for (const struct gguf_preset *p = gguf_presets; p->name; p++)
+        if (distance(name, size, p->name) < distance(name, size, best->name))
+            best = p;
+    return best;
 }
 
 // Of the mixes with the same base, the table has the medium one first, but for Q3_K.

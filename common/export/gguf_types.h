@@ -39,6 +39,8 @@ struct gguf_preset {
 extern const struct gguf_preset gguf_presets[];
 // By name, in any case; "Q4_K" means Q4_K_M and so on. NULL if unknown.
 const struct gguf_preset *gguf_preset_find(const char *name, size_t size);
+// The one whose name is spelled most like this, in any case (Levenshtein's distance).
+const struct gguf_preset *gguf_preset_nearest(const char *name, size_t size);
 // general.file_type of a file most of whose weights are in that type.
 uint32_t gguf_file_type_of(enum gguf_type_number type);
 

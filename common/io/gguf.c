@@ -201,23 +201,27 @@ bool gguf_has_part(const char *gguf, const char *path) {
     return found;
 }
 
+static int is_model_file(const struct dirent *e) {
+    return has_suffix(e->d_name, ".gguf") && !is_later_part(e->d_name);
+}
+
+// "a.gguf, b.gguf", as far as it fits a message.
+static void list_names(struct dirent *const *files, int n, char *out, size_t size) {
+    *out = '\0';
+    for (int i = 0; i < n; i++)
+        snprintf(out + strlen(out), size - strlen(out), "%s%s", i ? ", " : "", files[i]->d_name);
+}
+
 char *gguf_in_folder(const char *folder, struct error *err) {
-    DIR *d = opendir(folder);
-    char *found = NULL;
-    bool ok = true;
-    for (struct dirent *e; ok && d && (e = readdir(d));) {
-        if (!has_suffix(e->d_name, ".gguf") || is_later_part(e->d_name))
-            continue;
-        if (found)
-            ok = error_set(err, "%s: has several GGUF files, choose one of them: %s or %s", folder,
-                           strrchr(found, '/') + 1, e->d_name);
-        else
-            ok = (found = path_join(folder, e->d_name, err));
+    struct dirent **files = NULL;
+    int n = scandir(folder, &files, is_model_file, alphasort);
+    char *found = n == 1 ? path_join(folder, files[0]->d_name, err) : NULL, names[600];
+    if (n > 1) {
+        list_names(files, n, names, sizeof names);
+        error_set(err, "%s: has %d GGUF files, choose one of them: %s", folder, n, names);
     }
-    if (d)
-        closedir(d);
-    if (ok)
-        return found;
-    free(found);
-    return NULL;
+    for (int i = 0; i < n; i++)
+        free(files[i]);
+    free(files);
+    return found;
 }

@@ -294,6 +294,8 @@ static bool place_tensors(struct gguf *g, size_t first, const struct reader *r) 
 static bool check_version(struct gguf *g, struct reader *r) {
     uint64_t version;
     strcpy(r->what, "the header");
+    if (!r->size)
+        return error_set(r->err, "%s: an empty file, expected a GGUF file", r->path);
     const unsigned char *magic = take(r, 4);
     if (!magic)
         return false;
@@ -332,10 +334,18 @@ static bool read_split(const struct gguf *g, struct gguf_split *split, struct er
            gguf_get_int(g, "split.tensors.count", 0, INT32_MAX, &split->tensors, err);
 }
 
+// Every one of them takes bytes.
+static bool check_count(const struct reader *r, uint64_t n, const char *of) {
+    return n <= r->size ||
+           error_set(r->err, "%s: the header has %" PRIu64 " %s, in a %zu-byte file", r->path, n,
+                     of, r->size);
+}
+
 static bool read_file(struct gguf *g, struct reader *r, struct gguf_split *split) {
     uint64_t n_tensors, n_keys;
     size_t first = g->n_tensors;
     return check_version(g, r) && take_number(r, 8, &n_tensors) && take_number(r, 8, &n_keys) &&
+           check_count(r, n_tensors, "tensors") && check_count(r, n_keys, "keys") &&
            read_keys(g, r, n_keys) && read_alignment(g, r->err) && read_split(g, split, r->err) &&
            read_tensors(g, r, n_tensors) && place_tensors(g, first, r);
 }

@@ -84,6 +84,10 @@ static bool measure(const struct lab *lab, const struct token_list *calib,
                     const struct sensitivity_options *options, const char *path,
                     struct sensitivity *s, struct error *err) {
     struct progress p;
+    // The first progress comes after a pass over the whole model.
+    if (!lab->options.quiet)
+        cli_note(lab->program, "measuring every matrix in %zu format%s, to be kept in %s",
+                 n_formats, n_formats == 1 ? "" : "s", path);
     progress_start(&p, "sensitivity", "cells");
     bool ok = sensitivity_measure(lab->model, formats, n_formats, calib->ids, calib->n, options, s,
                                   show, &p, err);

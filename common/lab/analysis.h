@@ -20,7 +20,7 @@ char *lab_analysis_folder(const struct lab *lab, const char *given, struct error
 // weight format, or one named twice.
 const struct quant_format **lab_formats(const char *names, size_t *n, struct error *err);
 
-// Measures, showing progress, and writes folder/sensitivity.csv.
+// Measures, saying so and showing progress, and writes folder/sensitivity.csv.
 bool lab_sensitivity(const struct lab *lab, const struct quant_format *const *formats,
                      size_t n_formats, const struct sensitivity_options *options,
                      const char *folder, struct sensitivity *s, struct error *err);

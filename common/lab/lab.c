@@ -98,6 +98,9 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
                                        .model = o->model ? o->model : "bundled",
                                        .device = "cpu",
                                        .ppl_mode = o->ppl_mode == PPL_HALF ? "half" : "full",
+                                       .bits_of = o->only || o->skip
+                                                      ? "the matrices that --only and --skip leave"
+                                                      : RESULT_BITS_OF,
                                        .threads = o->threads};
     if (!check_outputs(o, err))
         return false;
@@ -151,20 +154,25 @@ bool lab_close(struct lab *lab, bool ok, struct error *err) {
 
 // ---- rows --------------------------------------------------------------------------------------
 
-// What the blocks' matrices are stored in, and what they take.
+// What the blocks' matrices are stored in; and what they take, with the embedding and the head
+// where they are quantized (RESULT_BITS_OF).
 struct stored {
     const struct quant_format *format; // of all of them; NULL: they differ
     bool quantized;                    // some of them
     size_t n, weights, bytes;
 };
 
+static void add_bytes(struct stored *s, const struct linear *l) {
+    s->weights += l->w.shape[0] * l->w.shape[1];
+    s->bytes += l->w.bytes;
+}
+
 static void add_stored(struct stored *s, const struct linear *l) {
     if (!l->w.data)
         return;
     s->format = s->n++ == 0 || s->format == l->w.format ? l->w.format : NULL;
     s->quantized |= l->w.dtype == DTYPE_BLOCK;
-    s->weights += l->w.shape[0] * l->w.shape[1];
-    s->bytes += l->w.bytes;
+    add_bytes(s, l);
 }
 
 static struct stored stored_in(const struct model *m) {
@@ -175,6 +183,10 @@ static struct stored stored_in(const struct model *m) {
         for (size_t j = 0; j < sizeof all / sizeof *all; j++)
             add_stored(&s, all[j]);
     }
+    if (m->embedding.w.dtype == DTYPE_BLOCK)
+        add_bytes(&s, &m->embedding);
+    if (!m->config.tied && m->head.w.dtype == DTYPE_BLOCK)
+        add_bytes(&s, &m->head);
     return s;
 }
 

@@ -10,6 +10,7 @@
 #include "io/safetensors.h"
 #include "quant/format.h"
 #include "report/markdown.h"
+#include "report/result.h"
 #include "text/utf8.h"
 
 enum {
@@ -24,6 +25,7 @@ struct line {
     const struct tensor *tensor;
     const char *type;
     bool computed; // we can compute with it
+    bool counted;  // of RESULT_BITS_OF
 };
 
 struct inspection {
@@ -218,6 +220,7 @@ static bool print_tensors(const struct inspection *in) {
 struct total {
     const char *type;
     size_t tensors, weights, bytes;
+    size_t counted_weights, counted_bytes;
     bool computed;
 };
 
@@ -230,6 +233,8 @@ static struct total add_up(const struct inspection *in, const char *type) {
         t.tensors++;
         t.weights += weights_of(l->tensor);
         t.bytes += l->tensor->bytes;
+        t.counted_weights += l->counted ? weights_of(l->tensor) : 0;
+        t.counted_bytes += l->counted ? l->tensor->bytes : 0;
         t.computed &= l->computed;
     }
     return t;
@@ -278,15 +283,20 @@ static bool print_totals(const struct inspection *in) {
 // ---- the file
 // -------------------------------------------------------------------------------------
 
-// "3.21 B weights in 255 tensors, 1.88 GB, 4.687 bits per weight".
+// "3.21 B weights in 255 tensors, 1.88 GB, 4.687 bits per weight"; of a GGUF file, which weights
+// those are, and a line of its own.
 static void print_summary(const struct inspection *in) {
     struct total all = add_up(in, NULL);
-    char weights[32], bytes[32], bits[32];
+    char weights[32], bytes[32], bits[32], counted[32];
     count_text((double)all.weights, weights);
     bytes_text((double)all.bytes, bytes);
     bits_text(all.bytes, all.weights, bits);
+    bits_text(all.counted_bytes, all.counted_weights, counted);
     fprintf(in->out, "%s weights in %zu tensors, %s", weights, in->n, bytes);
-    if (*bits)
+    if (*counted)
+        fprintf(in->out, "\n%s bits per weight, of " RESULT_BITS_OF "; %s of all tensors", counted,
+                bits);
+    else if (*bits)
         fprintf(in->out, ", %s bits per weight", bits);
     fputc('\n', in->out);
 }
@@ -311,6 +321,15 @@ static bool print_all(const struct inspection *in) {
     return (!in->file || print_keys(in)) && (!in->n || (print_tensors(in) && print_totals(in)));
 }
 
+static struct line line_of(const struct gguf_tensor *t) {
+    const struct gguf_type *type = gguf_type_of(t->type);
+    bool quantized = type->block_weights > 1, in_block = strncmp(t->view.name, "blk.", 4) == 0;
+    return (struct line){.tensor = &t->view,
+                         .type = type->name,
+                         .computed = t->view.format != NULL,
+                         .counted = t->view.n_dims > 1 && (quantized || in_block)};
+}
+
 static bool inspect_gguf(const char *path, FILE *out, struct error *err) {
     struct gguf g;
     if (!gguf_open(&g, path, err))
@@ -318,8 +337,7 @@ static bool inspect_gguf(const char *path, FILE *out, struct error *err) {
     struct inspection in = {.n = g.n_tensors, .file = &g, .out = out, .err = err};
     bool ok = (in.lines = memory_alloc(in.n, sizeof *in.lines, path, err));
     for (size_t i = 0; ok && i < in.n; i++)
-        in.lines[i] = (struct line){&g.tensors[i].view, gguf_type_of(g.tensors[i].type)->name,
-                                    g.tensors[i].view.format != NULL};
+        in.lines[i] = line_of(&g.tensors[i]);
     if (ok) {
         print_file(&g, out);
         ok = print_all(&in);
@@ -337,8 +355,9 @@ static bool inspect_safetensors(const char *path, FILE *out, struct error *err) 
     struct inspection in = {.n = s.n_tensors, .out = out, .err = err};
     bool ok = (in.lines = memory_alloc(in.n, sizeof *in.lines, path, err));
     for (size_t i = 0; ok && i < in.n; i++)
-        in.lines[i] = (struct line){&s.tensors[i], dtype_name(s.tensors[i].dtype),
-                                    quant_format_of_dtype(s.tensors[i].dtype) != NULL};
+        in.lines[i] = (struct line){.tensor = &s.tensors[i],
+                                    .type = dtype_name(s.tensors[i].dtype),
+                                    .computed = quant_format_of_dtype(s.tensors[i].dtype) != NULL};
     if (ok) {
         fprintf(out, "%s: safetensors", path);
         if (s.n_mappings > 1)
@@ -351,19 +370,31 @@ static bool inspect_safetensors(const char *path, FILE *out, struct error *err) 
     return ok;
 }
 
-bool gguf_inspect(const char *path, FILE *out, struct error *err) {
+// What --model would take of it; where there is another choice, a line says so.
+static bool inspect_folder(const char *folder, FILE *out, struct error *err) {
     struct error why = {0};
-    char *inside = folder_exists(path) ? gguf_in_folder(path, &why) : NULL;
-    const char *name = strrchr(path, '.');
-    bool ok;
-    if (inside)
-        ok = inspect_gguf(inside, out, err);
-    else if (*why.message)
+    char *config = path_join(folder, "config.json", err), *gguf = gguf_in_folder(folder, &why);
+    bool ok = config, any = gguf || *why.message;
+    if (ok && (file_exists(config) || !any)) {
+        if (any)
+            fprintf(out, "%s: this is the checkpoint; name the GGUF file beside it to see that\n",
+                    folder);
+        ok = inspect_safetensors(folder, out, err);
+    } else if (ok && gguf) {
+        fprintf(out, "%s: this is its only GGUF file\n", folder);
+        ok = inspect_gguf(gguf, out, err);
+    } else if (ok) {
         ok = error_set(err, "%s", why.message);
-    else if (folder_exists(path) || (name && strcmp(name, ".safetensors") == 0))
-        ok = inspect_safetensors(path, out, err);
-    else
-        ok = inspect_gguf(path, out, err);
-    free(inside);
+    }
+    free(config);
+    free(gguf);
     return ok;
+}
+
+bool gguf_inspect(const char *path, FILE *out, struct error *err) {
+    const char *name = strrchr(path, '.');
+    if (folder_exists(path))
+        return inspect_folder(path, out, err);
+    return (name && strcmp(name, ".safetensors") == 0 ? inspect_safetensors
+                                                      : inspect_gguf)(path, out, err);
 }

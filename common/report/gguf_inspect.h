@@ -8,9 +8,10 @@
 
 #include "core/error.h"
 
-// path: a GGUF file, or any part of a split one. Types and architectures that we cannot compute
-// with are shown like all others. A checkpoint in safetensors (a file, or a folder) is shown, too;
-// it has no keys.
+// path: a GGUF file, or any part of a split one; a folder stands for its checkpoint or else its
+// only GGUF file, and a line says which where it has both or no checkpoint. Types and architectures
+// that we cannot compute with are shown like all others. A checkpoint in safetensors (a file, or a
+// folder) is shown, too; it has no keys.
 bool gguf_inspect(const char *path, FILE *out, struct error *err);
 
 #endif

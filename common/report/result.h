@@ -38,8 +38,13 @@
     X(of_limit)                                                                                    \
     X(d_ratio)
 
-// A number that was not measured is NaN and left out of every view. Where ppl_tokens is known, a NaN
-// ppl was measured: tables show "nan", JSON null.
+// Which weights bits_per_weight is about where a whole model is meant. Scales and zero-points
+// count; norms, biases and what a file adds to keep tensors aligned do not.
+#define RESULT_BITS_OF                                                                             \
+    "the matrices of the blocks, and the embedding and the head where they are quantized"
+
+// A number that was not measured is NaN and left out of every view. Where ppl_tokens is known, a
+// NaN ppl was measured: tables show "nan", JSON null.
 struct result_row {
     char config[96];
     char format[48];
@@ -55,6 +60,7 @@ struct result_table {
     int phase;
     const char *model, *arch, *text, *device; // NULL where there is none
     const char *ppl_mode;                     // "full", "half" or NULL
+    const char *bits_of; // the weights that bits_per_weight is about, for a note; NULL: none
     size_t ctx;
     int threads;
     struct result_row *rows;
@@ -66,12 +72,12 @@ bool result_table_add(struct result_table *t, struct result_row *row, struct err
 void result_table_free(struct result_table *t);
 
 // The markdown table: one line saying model, text, window and mode; only the columns that some row
-// measured, right-aligned, in units people read (GB, t/s); the note below it, and generated text,
-// a quotation for each configuration.
+// measured, right-aligned, in units people read (GB, t/s); below it which weights bits are counted
+// of, the note, and generated text, a quotation for each configuration.
 bool result_print_markdown(const struct result_table *t, FILE *f, struct error *err);
 bool result_print_json(const struct result_table *t, FILE *f, struct error *err);
-// Rows with leading columns phase, model, arch, text, ctx, ppl_mode, threads, device; generated text
-// is the last column, "generated".
+// Rows with leading columns phase, model, arch, text, ctx, ppl_mode, threads, device; generated
+// text is the last column, "generated".
 bool result_print_csv(const struct result_table *t, bool header, FILE *f, struct error *err);
 // To a file ("-": stdout). JSON replaces; CSV appends under a header, and fails if the file's
 // header is another one.

@@ -233,6 +233,8 @@ bool result_print_markdown(const struct result_table *t, FILE *f, struct error *
     print_conditions(t, f);
     if (!print_table(t, f, err))
         return false;
+    if (t->bits_of && any_measured(t, OFFSET(bits_per_weight)))
+        fprintf(f, "\nBits/weight: of %s.\n", t->bits_of);
     if (*t->note)
         fprintf(f, "\n%s\n", t->note);
     for (size_t i = 0; i < t->n_rows; i++)

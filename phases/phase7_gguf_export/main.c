@@ -81,22 +81,27 @@ static const char *format_name(const struct gguf_plan *plan) {
     return found->name;
 }
 
+static double bits_of(const struct gguf_plan *plan) {
+    struct gguf_plan_size size;
+    gguf_plan_sizes(plan, &size);
+    return 8.0 * (double)size.bytes / (double)size.weights;
+}
+
 static bool write_file(struct lab *lab, const struct target *t, const char *model,
                        struct gguf_plan *plan, struct result_row *row, struct error *err) {
     struct progress p;
     struct gguf_export_options options = {
         .name = model, .search = lab->options.search, .progress = show_progress, .user = &p};
-    size_t file_bytes = 0, weights, bytes;
+    size_t file_bytes = 0;
     double start = timer_now();
     if (!folder_create_for(t->path, err))
         return false;
     progress_start(&p, t->name, "B");
     bool ok = gguf_export(plan, lab->tokenizer, &options, t->path, &file_bytes, err);
     progress_finish(&p);
-    gguf_plan_sizes(plan, &weights, &bytes);
     row->quantize_s = timer_now() - start;
     row->file_bytes = (double)file_bytes;
-    row->bits_per_weight = 8.0 * (double)bytes / (double)weights;
+    row->bits_per_weight = bits_of(plan);
     if (ok && !lab->options.quiet)
         fprintf(stderr, "%s: %.1f MB in %.1f s, %.0f MB of memory\n", t->path,
                 (double)file_bytes / 1e6, row->quantize_s, (double)memory_use().peak / 1e6);
@@ -174,6 +179,7 @@ static bool dry_run(struct lab *lab, const struct targets *targets, struct error
         bool ok = gguf_print_tensors(&plan, stdout, err) &&
                   gguf_plan_file_size(&plan, lab->tokenizer, targets->model, &bytes, err);
         printf("\n%zu bytes with metadata\n", bytes);
+        printf("%.3f bits per weight, of " RESULT_BITS_OF "\n", bits_of(&plan));
         gguf_plan_free(&plan);
         if (!ok)
             return false;
@@ -204,6 +210,26 @@ static void warn_of_window(const struct lab *lab) {
                  (size_t)c->sliding_window);
 }
 
+// A mix that was found for other formats is another one in those that GGUF has.
+static bool warn_of_growth(const struct lab *lab, const struct targets *targets,
+                           struct error *err) {
+    struct gguf_plan plan;
+    struct gguf_plan_size size;
+    if (!lab->options.recipe)
+        return true;
+    if (!target_plan(lab, &targets->items[0], &plan, err))
+        return false;
+    gguf_plan_sizes(&plan, &size);
+    gguf_plan_free(&plan);
+    double bits = 8 / (double)size.weights;
+    if ((double)size.bytes > 1.01 * (double)size.asked_bytes)
+        cli_warn(lab->program,
+                 "%s: %.3f bits per weight become %.3f in the nearest types that GGUF has; "
+                 "'./phase5 --target gguf' mixes only those",
+                 lab->options.recipe, bits * (double)size.asked_bytes, bits * (double)size.bytes);
+    return true;
+}
+
 // --tokens needs no tokenizer, but a file does (a copy of a GGUF file's keys does not), and so does
 // the text that a mix is measured on.
 static bool load_tokenizer(struct lab *lab, struct error *err) {
@@ -226,7 +252,9 @@ static bool write_and_measure(struct lab *lab, struct targets *targets, struct e
 }
 
 static bool run(struct lab *lab, struct targets *targets, struct error *err) {
-    if (!load_tokenizer(lab, err) || !targets_choose(targets, lab, &flags.target, err))
+    lab->table.bits_of = RESULT_BITS_OF; // of files, whatever --only and --skip left in them
+    if (!load_tokenizer(lab, err) || !targets_choose(targets, lab, &flags.target, err) ||
+        !warn_of_growth(lab, targets, err))
         return false;
     if (flags.dry_run)
         return targets_solve(targets, lab, err) && dry_run(lab, targets, err);

@@ -61,6 +61,16 @@ static bool add_target(struct targets *t, const struct gguf_preset *preset, cons
     return true;
 }
 
+static void refuse_type(const struct lab *lab, const char *name, size_t size) {
+    const char *nearest = gguf_preset_nearest(name, size)->name;
+    char others[256] = "";
+    for (const struct gguf_preset *p = gguf_presets; p->name; p++)
+        if (p->name != nearest)
+            snprintf(others + strlen(others), sizeof others - strlen(others), " %s", p->name);
+    cli_usage_error(lab->program, "--type: '%.*s' is no type; nearest is %s, others are%s",
+                    (int)size, name, nearest, others);
+}
+
 // "Q4_0,q8_0" or "all".
 static bool add_types(struct targets *t, const struct lab *lab, const char *names,
                       struct error *err) {
@@ -74,10 +84,7 @@ static bool add_types(struct targets *t, const struct lab *lab, const char *name
         size_t size = strcspn(s, ",");
         const struct gguf_preset *p = gguf_preset_find(s, size);
         if (!p)
-            cli_usage_error(lab->program,
-                            "--type: '%.*s' is no type; expected Q4_K_M, or others that --help "
-                            "lists, joined by ','",
-                            (int)size, s);
+            refuse_type(lab, s, size);
         ok = add_target(t, p, p->name, err);
         s += size;
         if (!*s)
@@ -154,8 +161,9 @@ bool targets_check_paths(const struct targets *t, const struct lab *lab, struct 
 bool targets_solve(struct targets *t, const struct lab *lab, struct error *err) {
     if (!t->budget.n_formats)
         return true;
-    // Apart from phase 4's analysis, which is of other formats.
-    char *results = path_join(t->folder, "gguf", err);
+    // Apart from phase 4's analysis, which is of other formats; scales that were searched for do
+    // other damage.
+    char *results = path_join(t->folder, lab->options.search ? "gguf-search" : "gguf", err);
     char *folder = results ? lab_analysis_folder(lab, results, err) : NULL;
     bool ok = folder && file_budget_solve(&t->budget, lab, folder, &t->mix, err);
     free(results);
