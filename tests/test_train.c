@@ -186,13 +186,14 @@ Test(train, rate_warms_up_and_follows_a_cosine) {
     cr_assert_float_eq(trainer_rate(&even, 8), 5.5e-3, 1e-12); // half way
 }
 
-static void check_it_learns(double muon_lr) {
+static void check_it_learns(double muon_lr, bool bf16) {
     struct trainer t;
     struct token_data data;
     struct error err = {0};
     struct train_options o = quick;
     o.n_steps = 60;
     o.muon_lr = muon_lr;
+    o.bf16 = bf16;
     open_small(&t, &o);
     cr_assert(token_data_init(&data, text(), N_IDS, o.context, small.vocab, 1, &err));
     double before = trainer_evaluate(&t, &data);
@@ -205,17 +206,23 @@ static void check_it_learns(double muon_lr) {
 }
 
 Test(train, it_learns) {
-    check_it_learns(0);
+    check_it_learns(0, false);
+}
+
+Test(train, it_learns_in_bfloat16) {
+    check_it_learns(0, true);
 }
 
 Test(train, it_learns_with_muon) {
-    check_it_learns(0.02);
+    check_it_learns(0.02, false);
+    check_it_learns(0.02, true);
 }
 
-static void check_threads(double muon_lr) {
+static void check_threads(double muon_lr, bool bf16) {
     struct trainer one, three;
     struct train_options o = quick; // large enough for every loop to be shared
     o.muon_lr = muon_lr;
+    o.bf16 = bf16;
     o.context = 128, o.micro_batch = 4;
     omp_set_num_threads(1);
     open_small(&one, &o);
@@ -229,13 +236,15 @@ static void check_threads(double muon_lr) {
 }
 
 Test(train, threads_do_not_change_a_bit) {
-    check_threads(0);
-    check_threads(0.02);
+    check_threads(0, false);
+    check_threads(0.02, false);
+    check_threads(0.02, true);
 }
 
-static void check_resumed(double muon_lr) {
+static void check_resumed(double muon_lr, bool bf16) {
     struct train_options o = quick;
     o.muon_lr = muon_lr;
+    o.bf16 = bf16;
     struct trainer whole, killed, resumed;
     struct error err = {0};
     const char *folder = temporary_folder();
@@ -259,8 +268,9 @@ static void check_resumed(double muon_lr) {
 }
 
 Test(train, a_resumed_run_equals_an_uninterrupted_one) {
-    check_resumed(0);
-    check_resumed(0.02);
+    check_resumed(0, false);
+    check_resumed(0.02, false);
+    check_resumed(0.02, true);
 }
 
 Test(train, another_run_s_state_is_refused) {

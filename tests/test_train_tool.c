@@ -1,6 +1,7 @@
 // tools/train: its command line, and a few steps on stories that tools/make_stories writes.
 #include <criterion/criterion.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,4 +71,6 @@ Test(train_tool, first_lines_can_be_left_out) {
     cr_assert(all > 6 && all < 9, "%g", all);
     cr_assert(answers > 0.05 * all && answers < 0.9 * all, "%g of %g", answers, all);
     cr_assert(half > answers && half < all, "%g", half);
+    double float32 = first_loss("--documents --float32");
+    cr_assert(fabs(float32 - all) <= 2e-3 * all, "%g %g: only rounded differently", float32, all);
 }

@@ -12,6 +12,7 @@
 #define NIBBLE_TRAIN_BLOCK_H
 
 #include "train/attention.h"
+#include "train/gemm.h"
 #include "train/ops.h"
 #include "train/shape.h"
 
@@ -47,7 +48,8 @@ struct block_scratch {
     float *dn;                        // [M, H]
     float *dout;                      // [M, A D]
     float *dqkv;                      // [M, (A + 2B) D]
-    float *gemm, *attend;             // GEMM_SPACE; train_attention_space per thread
+    float *attend;                    // train_attention_space per thread
+    struct gemm_work gemm;
 };
 
 // out [M, H]

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "train/gemm_kernel.h"
+#include "train/gemm_tiles.h"
 
 // A product of fewer multiplications (a few microseconds) is left to one thread.
 enum { TASK_ROWS = 96, TASK_COLUMNS = 256, SHARED_WORK = 1 << 18 };
@@ -169,14 +170,18 @@ static void multiply_block(const struct gemm_kernel *kernel, size_t M, size_t N,
 }
 
 void gemm(size_t M, size_t N, size_t K, struct gemm_view a, struct gemm_view b, bool add, float *c,
-          size_t c_stride, float *space) {
+          size_t c_stride, struct gemm_work work) {
+    if (work.bf16 && gemm_tiles_here()) {
+        gemm_tiles(M, N, K, a, b, add, c, c_stride, work.space);
+        return;
+    }
     const struct gemm_kernel *kernel = gemm_kernel_best();
     for (size_t j = 0; j < N; j += GEMM_BLOCK_N)
         for (size_t k = 0; k < K; k += GEMM_BLOCK_K) {
             struct gemm_view a_block = {a.data + k * a.column, a.row, a.column};
             struct gemm_view b_block = {b.data + k * b.row + j * b.column, b.row, b.column};
             multiply_block(kernel, M, min_size(GEMM_BLOCK_N, N - j), min_size(GEMM_BLOCK_K, K - k),
-                           a_block, b_block, add || k > 0, c + j, c_stride, space);
+                           a_block, b_block, add || k > 0, c + j, c_stride, work.space);
         }
 }
 

@@ -32,12 +32,18 @@ static inline struct gemm_view gemm_by_columns(const float *data, size_t stride)
     return (struct gemm_view){data, 1, stride};
 }
 
-// Scratch for gemm: one packed block of B. Allocate once, GEMM_SPACE floats (2 MiB: the L2 cache).
 enum { GEMM_BLOCK_K = 256, GEMM_BLOCK_N = 2048, GEMM_SPACE = GEMM_BLOCK_K * GEMM_BLOCK_N };
+
+// Scratch for gemm, allocated once, and whether it may round both matrices to bfloat16 (sums stay
+// in float32), where the CPU has tiles of it: gemm_tiles.h. Elsewhere products are in float32.
+struct gemm_work {
+    float *space; // GEMM_SPACE floats: packed blocks (2 MiB: the L2 cache)
+    bool bf16;
+};
 
 // c[M, N] = a[M, K] b[K, N], or c += a b if add. Rows of c are c_stride floats apart. All threads.
 void gemm(size_t M, size_t N, size_t K, struct gemm_view a, struct gemm_view b, bool add, float *c,
-          size_t c_stride, float *space);
+          size_t c_stride, struct gemm_work work);
 void gemm_ref(size_t M, size_t N, size_t K, struct gemm_view a, struct gemm_view b, bool add,
               float *c, size_t c_stride);
 

@@ -35,25 +35,26 @@ static struct gemm_view wide(const float *x, size_t columns, bool tall) {
     return tall ? gemm_by_columns(x, columns) : gemm_by_rows(x, columns);
 }
 
-void muon_orthogonalize(float *x, size_t rows, size_t columns, float *space) {
+void muon_orthogonalize(float *x, size_t rows, size_t columns, bool bf16, float *space) {
     struct sizes s = sizes_of(rows, columns);
     size_t n = rows * columns, square = s.small * s.small;
-    float *gram = space, *power = gram + square, *next = power + square, *packed = next + n;
+    float *gram = space, *power = gram + square, *next = power + square;
+    struct gemm_work work = {next + n, bf16};
     float inverse = (float)(1.0 / (adamw_norm(x, n) + 1e-12));
     combine(x, inverse, x, 0.0f, x, n);
     for (int step = 0; step < MUON_STEPS; step++) {
         // gram = X Xᵀ; power = b gram + c gram²; X = a X + power X, X being [small, large].
         gemm(s.small, s.small, s.large, wide(x, columns, s.tall), wide(x, columns, !s.tall), false,
-             gram, s.small, packed);
+             gram, s.small, work);
         gemm(s.small, s.small, s.small, gemm_by_rows(gram, s.small), gemm_by_rows(gram, s.small),
-             false, power, s.small, packed);
+             false, power, s.small, work);
         combine(power, (float)B, gram, (float)C, power, square);
         if (s.tall) // Xᵀ power: power is symmetric
             gemm(rows, columns, s.small, gemm_by_rows(x, columns), gemm_by_rows(power, s.small),
-                 false, next, columns, packed);
+                 false, next, columns, work);
         else
             gemm(rows, columns, s.small, gemm_by_rows(power, s.small), gemm_by_rows(x, columns),
-                 false, next, columns, packed);
+                 false, next, columns, work);
         combine(x, (float)A, x, 1.0f, next, n);
     }
 }
@@ -95,7 +96,7 @@ void muon_update(float *w, const float *g, float *m, size_t rows, size_t columns
     float scale = (float)muon->gradient_scale;
     combine(m, mu, m, scale, g, n);
     combine(direction, mu, m, scale, g, n); // Nesterov's: a step ahead
-    muon_orthogonalize(direction, rows, columns, rest);
+    muon_orthogonalize(direction, rows, columns, muon->bf16, rest);
     double size = 0.2 * sqrt((double)(rows > columns ? rows : columns));
     combine(w, (float)(1.0 - muon->lr * muon->decay), w, (float)(-muon->lr * size), direction, n);
 }

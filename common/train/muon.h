@@ -12,11 +12,13 @@
 #ifndef NIBBLE_TRAIN_MUON_H
 #define NIBBLE_TRAIN_MUON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct muon {
     double lr, momentum, decay; // decay: w loses lr * decay of itself
     double gradient_scale;      // what the gradient is multiplied by (clipping)
+    bool bf16;                  // products may be in bfloat16 (gemm.h)
 };
 
 enum { MUON_STEPS = 5 };
@@ -29,7 +31,7 @@ void muon_update(float *w, const float *g, float *m, size_t rows, size_t columns
 
 // x [rows, columns] orthogonalized in place; the same in double, with 2 rows² + rows * columns of
 // space.
-void muon_orthogonalize(float *x, size_t rows, size_t columns, float *space);
+void muon_orthogonalize(float *x, size_t rows, size_t columns, bool bf16, float *space);
 void muon_orthogonalize_ref(double *x, size_t rows, size_t columns, double *space);
 
 #endif

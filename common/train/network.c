@@ -62,7 +62,7 @@ static void take_all(struct network *net, struct arena *a) {
     s->dn = take(a, M, H);
     s->dout = take(a, M, Q);
     s->dqkv = take(a, M, QKV);
-    s->gemm = take(a, GEMM_SPACE, 1);
+    s->gemm.space = take(a, GEMM_SPACE, 1);
     s->attend = take(a, (size_t)s->attention.n_threads, train_attention_space(&s->attention));
     net->cosine = take(a, T, t->head_dim / 2);
     net->sine = take(a, T, t->head_dim / 2);
@@ -119,6 +119,10 @@ bool network_init(struct network *net, const struct train_shape *shape, size_t n
     take_all(net, &a);
     fill_angles(net);
     return true;
+}
+
+void network_allow_bf16(struct network *net) {
+    net->scratch.gemm.bf16 = true;
 }
 
 void network_free(struct network *net) {
@@ -188,17 +192,18 @@ static void head_loss(struct network *net, size_t M, loss_function *loss, const 
                       float weight, bool gradients) {
     size_t H = net->shape.hidden, V = net->shape.vocab, index = train_head(&net->params);
     const float *w = network_weight(net, index);
-    float *dw = net->grads + net->params.list[index].offset, *space = net->scratch.gemm;
+    float *dw = net->grads + net->params.list[index].offset;
+    struct gemm_work work = net->scratch.gemm;
     for (size_t first = 0; first < M; first += HEAD_ROWS) {
         size_t n = M - first < HEAD_ROWS ? M - first : HEAD_ROWS;
         struct gemm_view xn = gemm_by_rows(net->xn + first * H, H);
-        gemm(n, V, H, xn, gemm_by_columns(w, H), false, net->logits, V, space);
+        gemm(n, V, H, xn, gemm_by_columns(w, H), false, net->logits, V, work);
         loss(loss_context, first, n, V, weight, net->logits, net->losses + first);
         if (!gradients)
             continue;
-        gemm(V, H, n, gemm_by_columns(net->logits, V), xn, true, dw, H, space);
+        gemm(V, H, n, gemm_by_columns(net->logits, V), xn, true, dw, H, work);
         gemm(n, H, V, gemm_by_rows(net->logits, V), gemm_by_rows(w, H), false,
-             net->scratch.dn + first * H, H, space);
+             net->scratch.dn + first * H, H, work);
     }
 }
 

@@ -47,6 +47,8 @@ struct network {
 bool network_init(struct network *net, const struct train_shape *shape, size_t n_windows,
                   size_t context, bool recompute, struct error *err);
 void network_free(struct network *net);
+// From now on products may be in bfloat16 (gemm.h), where the CPU has tiles of it.
+void network_allow_bf16(struct network *net);
 // Random weights, with attention that already matches and copies (initialize.c says why).
 void network_randomize(struct network *net, uint64_t seed);
 // From now on weights are used as transform makes them; NULL: as they are.

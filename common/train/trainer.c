@@ -59,6 +59,8 @@ bool trainer_init(struct trainer *t, const struct train_shape *shape,
         trainer_free(t);
         return false;
     }
+    if (options->bf16)
+        network_allow_bf16(&t->network);
     network_randomize(&t->network, options->seed);
     return true;
 }
@@ -95,7 +97,8 @@ static double run_windows(struct trainer *t, struct token_data *data, uint64_t f
 
 static void move_hidden(struct trainer *t, const struct train_param *p, double part, double scale) {
     const struct train_options *o = &t->options;
-    const struct muon muon = {.lr = o->muon_lr * part,
+    const struct muon muon = {.bf16 = o->bf16,
+                              .lr = o->muon_lr * part,
                               .momentum = o->momentum,
                               .decay = o->decay,
                               .gradient_scale = scale};

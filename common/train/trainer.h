@@ -16,18 +16,19 @@ struct train_options {
     double lr, min_lr; // peak; where the cosine ends
     double muon_lr;    // peak for the layers' matrices, moved by Muon; 0: AdamW moves them too
     double beta1, beta2, eps;
-    double momentum;   // Muon's
-    double decay; // of matrices; gains and biases do not decay
-    double clip;  // largest norm of the gradient; 0: none
+    double momentum; // Muon's
+    double decay;    // of matrices; gains and biases do not decay
+    double clip;     // largest norm of the gradient; 0: none
     uint64_t seed;
     bool recompute; // gradient checkpointing
+    bool bf16;      // products in bfloat16, where the CPU has tiles of it (gemm.h)
 };
 
 struct trainer {
     struct train_options options;
     struct network network;
     struct token_data data;
-    float *moment1, *moment2;  // AdamW's; Muon's momentum in the first
+    float *moment1, *moment2; // AdamW's; Muon's momentum in the first
     float *muon_space;
     int32_t *tokens, *targets; // of a micro-batch
     uint64_t step;             // steps done

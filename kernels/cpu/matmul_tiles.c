@@ -4,8 +4,6 @@
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/team.h"
 
-#include "simd.h"
-
 enum {
     STEP = 32,     // columns of a tile
     K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
@@ -13,25 +11,9 @@ enum {
     MIN_TOKENS = 8
 };
 
-#define SIMD_SUFFIX avx512
-#define LANES 16
-#define TILES_TARGET                                                                               \
-    "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-bf16"
-#ifdef __clang__
-#pragma clang attribute push(__attribute__((target(TILES_TARGET))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target(                                                                                \
-    "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-bf16")
-#endif
-#include "simd_vec.h"
-#include "amx_simd.h"
+#include "amx_begin.h"
 #include "tiles_simd.h"
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "amx_end.h"
 
 bool matmul_tiles_wanted(size_t m) {
     return m >= MIN_TOKENS && kernels_level() >= LEVEL_AMX;

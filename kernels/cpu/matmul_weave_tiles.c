@@ -4,32 +4,15 @@
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/team.h"
 
-#include "simd.h"
-
 enum {
     K_BLOCK = 512, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
     PANEL = 128,   // rows a thread takes at a time: 64 KB of a block's codes
     MIN_TOKENS = 24
 };
 
-#define SIMD_SUFFIX avx512
-#define LANES 16
-#ifdef __clang__
-#pragma clang attribute push(                                                                      \
-    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,amx-tile,amx-int8"))),      \
-    apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,amx-tile,amx-int8")
-#endif
-#include "simd_vec.h"
-#include "amx_simd.h"
+#include "amx_begin.h"
 #include "weave_tiles_simd.h"
-#ifdef __clang__
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+#include "amx_end.h"
 
 bool weave_tiles_wanted(const struct weave *w, size_t m) {
     return m >= MIN_TOKENS && kernels_level() >= LEVEL_AMX && w->unit % 64 == 0 &&

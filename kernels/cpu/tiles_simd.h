@@ -5,6 +5,7 @@
 //             for each 32 rows:        4 tiles of sums += 8 steps of 4 products
 //
 // Sums wait in the panel's memory between two blocks of columns.
+#include "pairs_simd.h"
 #include "weave_unpack_simd.h"
 
 struct tile_call {
@@ -18,11 +19,6 @@ struct tile_call {
 
 static size_t panels_of(const struct tile_job *job) {
     return (job->n + PANEL - 1) / PANEL;
-}
-
-// 32 floats as bfloat16, in their order.
-INLINE __m512i round_pair(vec low, vec high) {
-    return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
 }
 
 // Tiles of 16 tokens: row t holds 32 columns of token t.
@@ -41,32 +37,6 @@ static void tile_x(const struct tile_call *call, size_t strip) {
                                       : (vec){0});
             _mm512_store_si512(out + s * TILE_BYTES + t * 64, pair);
         }
-    }
-}
-
-// Sixteen rows of 16 pairs become sixteen pairs of 16 rows: a transpose of 32-bit elements.
-INLINE void transpose_pairs(__m512i r[16], unsigned char *out) {
-    __m512i a[16], b[16];
-    for (int i = 0; i < 16; i += 2) {
-        a[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        a[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4)
-        for (int j = 0; j < 2; j++) {
-            b[i + 2 * j] = _mm512_unpacklo_epi64(a[i + j], a[i + 2 + j]);
-            b[i + 2 * j + 1] = _mm512_unpackhi_epi64(a[i + j], a[i + 2 + j]);
-        }
-    for (int j = 0; j < 4; j++) {
-        a[j] = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x88);
-        a[4 + j] = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xdd);
-        a[8 + j] = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x88);
-        a[12 + j] = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xdd);
-    }
-    for (int j = 0; j < 4; j++) {
-        _mm512_store_si512(out + j * 64, _mm512_shuffle_i32x4(a[j], a[8 + j], 0x88));
-        _mm512_store_si512(out + (8 + j) * 64, _mm512_shuffle_i32x4(a[j], a[8 + j], 0xdd));
-        _mm512_store_si512(out + (4 + j) * 64, _mm512_shuffle_i32x4(a[4 + j], a[12 + j], 0x88));
-        _mm512_store_si512(out + (12 + j) * 64, _mm512_shuffle_i32x4(a[4 + j], a[12 + j], 0xdd));
     }
 }
 
@@ -132,10 +102,7 @@ INLINE void unpack_woven_of(const int bits, const bool table, const struct weave
                             size_t col, size_t steps, unsigned char *out) {
     const struct row_vector rows = {w->data + row / WEAVE_ROWS * w->block_bytes, 0, 0};
     struct k4_scales k4;
-    uint16_t interleaved[32];
-    for (int i = 0; i < 32; i++)
-        interleaved[i] = (uint16_t)(i / 2 + i % 2 * 16);
-    __m512i order = _mm512_loadu_si512(interleaved);
+    __m512i order = pair_order();
     float zero = (float)zero_of(&w->kind, bits, table);
     size_t end = col + steps * STEP;
     for (size_t c = col; c < end;) {

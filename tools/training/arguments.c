@@ -31,6 +31,7 @@ static const char usage[] =
     "  --first-lines F   share of the tokens in documents' first lines that is learned: less than\n"
     "                    one weighs up what follows, such as answers [1]\n"
     "  --recompute       gradient checkpointing: a quarter of the memory, a third more time\n"
+    "  --float32         products in float32 even where the CPU has tiles of bfloat16 (AMX)\n"
     "  --state FILE      what --resume continues from [OUT/train.state; removed at the end]\n"
     "  --save-minutes F  how often it is saved [5]\n"
     "  --snapshot N      checkpoints of steps N, 2N, 4N … in OUT/step-N [none]\n"
@@ -60,7 +61,7 @@ struct flag {
 struct raw {
     const char *state;
     uint64_t tokens, context, batch, micro, threads;
-    bool quiet, help;
+    bool float32, quiet, help;
 };
 
 _Noreturn static void refuse(const char *message) {
@@ -135,6 +136,7 @@ static void parse_all(struct train_job *job, struct raw *raw, int argc, char **a
         {"first-lines", NUMBER, {.number = &job->first_lines}, 0, 1},
         {"documents", SWITCH, {.on = &job->documents}, 0, 0},
         {"recompute", SWITCH, {.on = &o->recompute}, 0, 0},
+        {"float32", SWITCH, {.on = &raw->float32}, 0, 0},
         {"resume", SWITCH, {.on = &job->resume}, 0, 0},
         {"quiet", SWITCH, {.on = &raw->quiet}, 0, 0},
         {"help", SWITCH, {.on = &raw->help}, 0, 0},
@@ -148,6 +150,7 @@ static void fill_options(struct train_options *o, const struct raw *raw) {
     o->batch = raw->batch;
     o->micro_batch = raw->micro < raw->batch ? raw->micro : raw->batch;
     o->min_lr = o->min_lr < 0 ? o->lr / 10 : o->min_lr;
+    o->bf16 = !raw->float32;
     o->n_steps = (raw->tokens + per_step - 1) / per_step;
     o->warmup = o->warmup < o->n_steps ? o->warmup : o->n_steps - 1;
 }
