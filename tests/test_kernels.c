@@ -238,7 +238,8 @@ Test(limits, are_measured) {
     cr_assert(isfinite(limits.f32_gflop_s) && limits.f32_gflop_s > 0.1);
     cr_assert(isfinite(limits.i8_gop_s) && limits.i8_gop_s >= 0);
     if (kernels_level() >= LEVEL_AMX) // an int8 tile has twice the products of a bfloat16 one
-        cr_assert(limits.i8_tiles_gop_s > limits.bf16_gflop_s && limits.bf16_gflop_s > 0);
+        cr_assert(limits.i8_tiles_gop_s > limits.bf16_gflop_s && limits.bf16_gflop_s > 0 &&
+                  limits.i8_fed_gop_s > 0 && limits.i8_fed_gop_s < 1.5 * limits.i8_tiles_gop_s);
     else
         cr_assert(limits.i8_tiles_gop_s == 0 && limits.bf16_gflop_s == 0);
 }

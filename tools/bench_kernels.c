@@ -79,6 +79,7 @@ static void print_head(void) {
     print_limit("float32 multiply-add", 0, limits.f32_gflop_s);
     print_limit("int8 multiply-add", 0, limits.i8_gop_s);
     print_limit("int8 in tiles", 0, limits.i8_tiles_gop_s);
+    print_limit("int8 in tiles loaded from L1", 0, limits.i8_fed_gop_s);
     print_limit("bfloat16 in tiles", 0, limits.bf16_gflop_s);
 }
 

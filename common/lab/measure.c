@@ -227,5 +227,6 @@ bool measure_limits(struct result_table *table, struct error *err) {
             add_limit(table, "int8 multiply-add", NAN, limits.i8_gop_s, err)) &&
            (limits.bf16_gflop_s <= 0 ||
             (add_limit(table, "int8 multiply-add in tiles", NAN, limits.i8_tiles_gop_s, err) &&
+             add_limit(table, "int8 in tiles loaded from L1", NAN, limits.i8_fed_gop_s, err) &&
              add_limit(table, "bfloat16 multiply-add in tiles", NAN, limits.bf16_gflop_s, err)));
 }

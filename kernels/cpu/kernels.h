@@ -3,9 +3,9 @@
 // One operation per file: its plain reference (`_ref`, sums in double, no intrinsics) and its fast
 // version. The fast versions are written once over vectors as wide as a register (foo_simd.h) and
 // compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
-// scalar, avx2, avx512, vnni, amx; on ARM scalar, neon, dotprod, i8mm). Sums have one order, whatever the number of threads and however
-// many rows come together: a token decoded alone and one prefilled with others get the same bits.
-// Dimension letters: core/tensor.h.
+// scalar, avx2, avx512, vnni, amx; on ARM scalar, neon, dotprod, i8mm). Sums have one order,
+// whatever the number of threads and however many rows come together: a token decoded alone and one
+// prefilled with others get the same bits. Dimension letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
 #define NIBBLE_KERNELS_H
 
@@ -21,8 +21,8 @@ const char *kernels_isa_name(enum isa isa);
 // of that width. Returns what is now in force.
 enum isa kernels_isa_force(enum isa isa);
 
-// The same in finer steps: integer dot products, and matrix tiles, are not in every CPU that has the
-// vectors.
+// The same in finer steps: integer dot products, and matrix tiles, are not in every CPU that has
+// the vectors.
 enum cpu_level {
     LEVEL_SCALAR,  // SSE2 or NEON, as the compiler uses them
     LEVEL_NEON,    // 64-bit ARM, all of them
@@ -159,6 +159,7 @@ struct machine_limits {
     double f32_gflop_s;    // float32 fused multiply-adds, 2 operations each
     double i8_gop_s;       // int8 multiply-adds into int32; 0 if the CPU has no such instruction
     double i8_tiles_gop_s; // the same in tiles (AMX); 0 without
+    double i8_fed_gop_s;   // the same with each tile loaded from the L1 cache before
     double bf16_gflop_s;   // bfloat16 multiply-adds in tiles; 0 without
 };
 // Takes about two seconds. Best of several passes, with as many threads as OpenMP has now.

@@ -101,6 +101,7 @@ void machine_limits_measure(struct machine_limits *limits) {
     limits->i8_gop_s = has_i8() ? measure_operations(true) : 0;
     if (kernels_level() >= LEVEL_AMX) {
         limits->i8_tiles_gop_s = measure_tiles(weave_tiles_operations);
+        limits->i8_fed_gop_s = measure_tiles(weave_tiles_fed_operations);
         limits->bf16_gflop_s = measure_tiles(matmul_tiles_operations);
     }
     size_t size = buffer_size();

@@ -24,6 +24,10 @@ double weave_tiles_operations(size_t steps) {
     return kernels_level() >= LEVEL_AMX ? tile_operations(steps) : 0;
 }
 
+double weave_tiles_fed_operations(size_t steps) {
+    return kernels_level() >= LEVEL_AMX ? fed_operations(steps) : 0;
+}
+
 static void convert_strip(void *context, size_t strip) {
     tile_strip(context, strip);
 }
@@ -71,6 +75,11 @@ bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struc
 }
 
 double weave_tiles_operations(size_t steps) {
+    (void)steps;
+    return 0;
+}
+
+double weave_tiles_fed_operations(size_t steps) {
     (void)steps;
     return 0;
 }

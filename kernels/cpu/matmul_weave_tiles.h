@@ -20,5 +20,8 @@ bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struc
 // Nothing but products of tiles that are in registers, 4 * steps of them: returns the operations,
 // to be timed as this CPU's limit. 0 where there are no tiles.
 double weave_tiles_operations(size_t steps);
+// The same with every tile loaded from the L1 cache, as the products' inner loop does. Where a
+// neighbour shares the core, loads slow down much more than products do.
+double weave_tiles_fed_operations(size_t steps);
 
 #endif
