@@ -155,6 +155,32 @@ Test(stories, parts_are_short_and_have_facts) {
     cr_assert(most < 150 && bytes < 400 * 350);
 }
 
+// Unbalanced, one kind of facts is told several times as often as the average, another hardly.
+Test(stories, balanced_facts_are_of_all_kinds) {
+    for (int balanced = 0; balanced < 2; balanced++) {
+        struct random r = {5};
+        struct tale t;
+        size_t told[LIST_COUNT] = {0}, kept[LIST_COUNT] = {0}, all = 0, kinds = 0, most = 0;
+        for (int i = 0; i < 3000; i++) {
+            story_init(&s, &r, NULL, 0);
+            tale_tell(&t, &s);
+            if (balanced && !tale_balance(&t, &s, kept))
+                continue;
+            cr_assert_gt(t.n_facts, 0);
+            for (size_t f = 0; f < t.n_facts; f++)
+                told[s.variables[(int)t.facts[f]->variable].list]++;
+        }
+        for (size_t k = 0; k < LIST_COUNT; k++) {
+            all += told[k];
+            kinds += told[k] > 0;
+            most = told[k] > most ? told[k] : most;
+        }
+        cr_assert(balanced ? most * kinds <= 2 * all + kinds : most * kinds > 3 * all,
+                  "%zu of %zu in %zu kinds", most, all, kinds);
+        cr_assert(!balanced || memcmp(told, kept, sizeof told) == 0);
+    }
+}
+
 Test(stories, no_variable_is_drawn_twice) {
     const struct plot *parts[64];
     size_t n = 0, openings_end;

@@ -23,6 +23,7 @@ struct job {
     size_t amount;  // bytes to reach, or questions
     uint32_t facts; // a story ends with 1 to this many of its facts
     bool parts;     // two stories in three are a part of one
+    bool balanced;  // rare kinds of facts are told more often
     const char *out;
 };
 
@@ -33,10 +34,13 @@ struct totals {
 
 static const char usage[] =
     "usage: make_stories [--eval | --calib | --choices N] [--seed N] [--bytes N] [--facts N]\n"
-    "                    --out FILE\n"
+    "                    [--parts] [--balanced] --out FILE\n"
     "Writes seeded stories: for training (without a kind), held out for evaluation, for\n"
     "calibration, or N multiple-choice questions as JSON lines. Bytes may end in kB or MB. A\n"
     "story ends with one to --facts of its facts, told or asked [3].\n"
+    "  --parts     two stories in three are a part of one, so that what is asked for is near\n"
+    "  --balanced  no kind of fact (a person, a day) is told more than twice as often as the\n"
+    "              average one\n"
     "  make_stories --bytes 24MB --out data/train/stories.txt\n"
     "  make_stories --eval --bytes 240kB --out data/eval.txt     and its entropy, data/eval.json\n";
 
@@ -66,6 +70,7 @@ static struct job parse_arguments(int argc, char **argv) {
         {"bytes", required_argument, NULL, 'b'},
         {"facts", required_argument, NULL, 'f'},
         {"parts", no_argument, NULL, 'p'},
+        {"balanced", no_argument, NULL, 'B'},
         {"out", required_argument, NULL, 'o'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -88,6 +93,8 @@ static struct job parse_arguments(int argc, char **argv) {
             job.facts = (uint32_t)parse_number(optarg, false);
         else if (c == 'p')
             job.parts = true;
+        else if (c == 'B')
+            job.balanced = true;
         else if (c == 'o')
             job.out = optarg;
         else {
@@ -105,8 +112,7 @@ static struct job parse_arguments(int argc, char **argv) {
 }
 
 // Draws stories until one is, or is not, held out.
-static void tell_next(struct tale *t, struct story *s, struct random *r, bool held_out,
-                      bool part) {
+static void tell_next(struct tale *t, struct story *s, struct random *r, bool held_out, bool part) {
     do {
         story_init(s, r, NULL, 0);
         (part ? tale_tell_part : tale_tell)(t, s);
@@ -117,8 +123,11 @@ static void write_text(const struct job *job, FILE *f, struct totals *sum) {
     static struct story s;
     struct tale t;
     struct random r = {job->seed};
+    size_t kept[LIST_COUNT] = {0};
     while (sum->bytes < job->amount && !s.broken) {
-        tell_next(&t, &s, &r, job->kind == KIND_EVAL, job->parts && sum->stories % 3);
+        do
+            tell_next(&t, &s, &r, job->kind == KIND_EVAL, job->parts && sum->stories % 3);
+        while (job->balanced && !tale_balance(&t, &s, kept) && !s.broken);
         tale_end(&t, &s, job->facts);
         bool stop = job->kind == KIND_TRAIN && random_below(&r, 4) == 0;
         const char *mark = stop ? "<|endoftext|>" : "\n\n";

@@ -121,6 +121,23 @@ void tale_end(const struct tale *t, struct story *s, uint32_t most) {
     }
 }
 
+bool tale_balance(struct tale *t, const struct story *s, size_t *kept) {
+    size_t n = 0, all = 0, kinds = 0;
+    for (size_t k = 0; k < LIST_COUNT; k++) {
+        all += kept[k];
+        kinds += kept[k] > 0;
+    }
+    for (size_t i = 0; i < t->n_facts; i++) {
+        enum list_id kind = s->variables[(int)t->facts[i]->variable].list;
+        if (kept[kind] * kinds > 2 * all)
+            continue;
+        kept[kind]++;
+        t->facts[n++] = t->facts[i];
+    }
+    t->n_facts = n;
+    return n > 0;
+}
+
 // Whether a plan has a slot with this value: nobody is asked whether Kurt helped Kurt.
 static bool mentions(const struct story *s, const char *plan, struct value v) {
     for (const char *p = plan; (p = strchr(p, '{')); p++) {

@@ -24,6 +24,11 @@ void tale_tell_part(struct tale *t, struct story *s);
 void tale_end(const struct tale *t, struct story *s, uint32_t most);
 bool tale_held_out(const struct tale *t, const struct story *s);
 
+// Leaves out the facts of a kind (a person, a day …) that was kept more than twice as often as the
+// average kind so far; counts those that it keeps in kept [LIST_COUNT]. So rare kinds are learned
+// too: of 600 questions, 241 ask for persons, 20 for towns. False where no fact is left.
+bool tale_balance(struct tale *t, const struct story *s, size_t *kept);
+
 struct question {
     char context[STORY_MAX_BYTES]; // the story so far; a space joins it to a choice
     char choices[QUESTION_CHOICES][512];
