@@ -181,6 +181,31 @@ Test(stories, balanced_facts_are_of_all_kinds) {
     }
 }
 
+static size_t count(const char *text, const char *what) {
+    size_t n = 0;
+    for (; (text = strstr(text, what)); text += strlen(what))
+        n++;
+    return n;
+}
+
+// A fact is asked, or told behind one of these.
+Test(stories, all_facts_can_be_told) {
+    static const char *const marks[] = {
+        "?\"",           "One thing is certain:", "Everyone knew",  "People still say",
+        "Nobody forgot", "It is also true",       "And it is said", "Besides,"};
+    struct random r = {6};
+    struct tale t;
+    for (int i = 0; i < 200; i++) {
+        size_t told = 0;
+        story_init(&s, &r, NULL, 0);
+        tale_tell(&t, &s);
+        tale_end(&t, &s, TALE_ALL_FACTS);
+        for (size_t m = 0; m < sizeof marks / sizeof *marks; m++)
+            told += count(strchr(s.text, '\n'), marks[m]);
+        cr_assert_eq(told, t.n_facts, "%s", s.text);
+    }
+}
+
 Test(stories, no_variable_is_drawn_twice) {
     const struct plot *parts[64];
     size_t n = 0, openings_end;

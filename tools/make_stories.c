@@ -37,7 +37,7 @@ static const char usage[] =
     "                    [--parts] [--balanced] --out FILE\n"
     "Writes seeded stories: for training (without a kind), held out for evaluation, for\n"
     "calibration, or N multiple-choice questions as JSON lines. Bytes may end in kB or MB. A\n"
-    "story ends with one to --facts of its facts, told or asked [3].\n"
+    "story ends with one to --facts of its facts, told or asked [3], or all of them.\n"
     "  --parts     two stories in three are a part of one, so that what is asked for is near\n"
     "  --balanced  no kind of fact (a person, a day) is told more than twice as often as the\n"
     "              average one\n"
@@ -90,7 +90,8 @@ static struct job parse_arguments(int argc, char **argv) {
         } else if (c == 'b')
             bytes = parse_number(optarg, true);
         else if (c == 'f')
-            job.facts = (uint32_t)parse_number(optarg, false);
+            job.facts =
+                strcmp(optarg, "all") ? (uint32_t)parse_number(optarg, false) : TALE_ALL_FACTS;
         else if (c == 'p')
             job.parts = true;
         else if (c == 'B')

@@ -101,7 +101,8 @@ static void tell_dialogue(struct story *s, const struct fact *f, bool first) {
 
 void tale_end(const struct tale *t, struct story *s, uint32_t most) {
     bool told[TALE_MAX_FACTS] = {false}, asked = false, stated = false;
-    uint32_t n = 1 + story_draw(s, most < t->n_facts ? most : (uint32_t)t->n_facts);
+    uint32_t all = (uint32_t)t->n_facts;
+    uint32_t n = most == TALE_ALL_FACTS ? all : 1 + story_draw(s, most < all ? most : all);
     story_say(s, "\n");
     for (uint32_t i = 0; i < n; i++) {
         bool dialogue = story_draw(s, 2);

@@ -8,7 +8,7 @@
 
 #include "tools/stories/plots.h"
 
-enum { TALE_MAX_FACTS = 16, QUESTION_CHOICES = 4 };
+enum { TALE_MAX_FACTS = 16, TALE_ALL_FACTS = 0, QUESTION_CHOICES = 4 };
 
 struct tale {
     const struct plot *plot;
@@ -16,8 +16,8 @@ struct tale {
     size_t n_facts;
 };
 
-// The story up to its ending, and the ending: one to `most` of its facts (on a line of its own; the
-// text ends in a full stop).
+// The story up to its ending, and the ending: one to `most` of its facts, or all (on a line of its
+// own; the text ends in a full stop).
 void tale_tell(struct tale *t, struct story *s);
 // A story that is an opening, an introduction or a plot alone, with nothing beside the point.
 void tale_tell_part(struct tale *t, struct story *s);
