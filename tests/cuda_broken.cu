@@ -1,5 +1,5 @@
 // Kernels with one mistake each, and some without, for tests/test_cuda_emulator.c.
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/hopper.cuh"
 
 using namespace NIBBLE_CUDA;
 
@@ -75,6 +75,145 @@ static __global__ void too_far(float *y) {
     y[threadIdx.x] = s[threadIdx.x];
 }
 
+// ---- Hopper's, with one mistake
+// ----------------------------------------------------------------------
+
+// Shared memory of these: a tile of 64 rows of 128 bytes, at a multiple of 1024; then mbarriers.
+struct tile_memory {
+    unsigned char *tile;
+    mbarrier *barriers;
+};
+
+static __device__ tile_memory tile_at(unsigned char *shared, unsigned arrivals) {
+    unsigned char *tile = shared + (0u - shared_address(shared)) % 1024;
+    mbarrier *barriers = (mbarrier *)(tile + 64 * 128);
+    if (threadIdx.x == 0) {
+        barrier_init(barriers, arrivals);
+        barriers_visible();
+    }
+    __syncthreads();
+    return {tile, barriers};
+}
+
+static __global__ void arrival_missing(float *) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 2);
+    if (threadIdx.x == 0)
+        barrier_arrive(s.barriers);
+    barrier_wait(s.barriers, 0);
+}
+
+static __global__ void arrival_too_many(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    if (threadIdx.x == 0)
+        barrier_expect(s.barriers, 16);
+    __syncthreads();
+    if (threadIdx.x < 2)
+        barrier_arrive(s.barriers);
+    y[0] = 0;
+}
+
+static __global__ void barrier_unset(float *) {
+    SHARED(unsigned char, shared);
+    barrier_wait((mbarrier *)shared, 0);
+}
+
+static __global__ void bytes_missing(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    if (threadIdx.x == 0) {
+        barrier_expect(s.barriers, 64);
+        copy_bulk(s.tile, y, 32, s.barriers);
+    }
+    barrier_wait(s.barriers, 0);
+}
+
+static __global__ void bulk_wait_missing(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    if (threadIdx.x == 0) {
+        barrier_expect(s.barriers, 512);
+        copy_bulk(s.tile, y, 512, s.barriers);
+    }
+    __syncthreads();
+    y[threadIdx.x] = ((float *)s.tile)[threadIdx.x];
+    barrier_wait(s.barriers, 0);
+}
+
+static __global__ void bulk_to_nobody(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    if (threadIdx.x == 0) {
+        barrier_expect(s.barriers, 512);
+        copy_bulk(s.tile, y, 512, s.barriers);
+    }
+}
+
+static __global__ void bulk_unaligned(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    if (threadIdx.x == 0)
+        copy_bulk(s.tile + 8, y, 16, s.barriers);
+}
+
+// A: ones in column 0, B: column n is n + 1 in row 0. The tile is swizzled, k 16 … 31 of it are
+// used.
+static __device__ void fill_tile(unsigned char *tile, unsigned (&a)[4]) {
+    for (unsigned row = threadIdx.x; row < 64; row += 128)
+        for (unsigned k = 0; k < 64; k++)
+            ((__half *)tile)[swizzled(row, k / 8) * 8 + k % 8] =
+                __float2half_rn(k == 16              ? (float)row + 1
+                                : k == 15 || k == 32 ? 100.0f
+                                                     : 0.0f);
+    const unsigned first = threadIdx.x % 4 == 0 ? 0x00003c00u : 0; // columns 0 and 1 of a row
+    a[0] = a[1] = first, a[2] = a[3] = 0;
+    __syncthreads();
+}
+
+static __device__ void store_products(float *y, const float (&d)[8][4]) {
+    if (threadIdx.x % 32 / 4 == 0 && threadIdx.x / 32 < 2) // row 0 of warps 0 and 1
+        for (unsigned i = 0; i < 16; i++)
+            y[threadIdx.x / 32 * 64 + i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2] = d[i / 2][i % 2];
+}
+
+enum product_mistake { NONE, NO_FENCE, NO_WAIT, NO_COMMIT, NOT_TOGETHER, NO_ALIGNMENT, TOO_SOON };
+
+static __device__ void product(float *y, product_mistake mistake) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    unsigned a[4], tile = shared_address(s.tile) + 32;
+    float d[8][4] = {};
+    fill_tile(s.tile, a);
+    if (mistake == NOT_TOGETHER && threadIdx.x / 32 == 2)
+        tile += 32;
+    if (mistake == NO_ALIGNMENT)
+        tile += 512;
+    if (mistake != NO_FENCE)
+        wgmma_fence();
+    wgmma_64x64x16(d, a, wgmma_tile(tile), false);
+    wgmma_64x64x16(d, a, wgmma_tile(tile), true);
+    if (mistake != NO_COMMIT)
+        wgmma_commit();
+    if (mistake == TOO_SOON)
+        a[0] = 0;
+    if (mistake != NO_WAIT)
+        wgmma_wait<0>();
+    store_products(y, d);
+}
+
+#define PRODUCT(name, mistake)                                                                     \
+    static __global__ void name(float *y) {                                                        \
+        product(y, mistake);                                                                       \
+    }
+PRODUCT(wgmma_without_fence, NO_FENCE)
+PRODUCT(wgmma_without_wait, NO_WAIT)
+PRODUCT(wgmma_without_commit, NO_COMMIT)
+PRODUCT(wgmma_not_together, NOT_TOGETHER)
+PRODUCT(wgmma_unaligned, NO_ALIGNMENT)
+PRODUCT(wgmma_overwritten, TOO_SOON)
+PRODUCT(wgmma_products, NONE)
+
 // ---- right ones
 // ----------------------------------------------------------------------------------
 
@@ -132,6 +271,32 @@ static __global__ void products(float *y) {
             y[threadIdx.x * 2 + (unsigned)i] = c[i];
 }
 
+// Four rounds of one stage: thread 0 fills it when all others have left it.
+static __global__ void phases(float *y) {
+    SHARED(unsigned char, shared);
+    tile_memory s = tile_at(shared, 1);
+    mbarrier *full = s.barriers, *empty = s.barriers + 1;
+    if (threadIdx.x == 0)
+        barrier_init(empty, 127);
+    __syncthreads();
+    float sum = 0;
+    for (unsigned round = 0; round < 4; round++)
+        if (threadIdx.x == 0) {
+            barrier_wait(empty, (round + 1) % 2);
+            barrier_expect(full, 128);
+            copy_bulk(s.tile, y + round * 32, 64, full);
+            copy_bulk(s.tile + 64, y + round * 32 + 16, 64, full);
+        } else {
+            barrier_wait(full, round % 2);
+            sum += ((float *)s.tile)[threadIdx.x % 32];
+            barrier_arrive(empty);
+        }
+    if (threadIdx.x == 0)
+        barrier_wait(empty, 1); // of the fourth round
+    __syncthreads();
+    y[threadIdx.x] = sum;
+}
+
 #define KERNELS(X)                                                                                 \
     X(barrier_in_a_branch)                                                                         \
     X(two_barriers)                                                                                \
@@ -152,8 +317,26 @@ static __global__ void products(float *y) {
     X(copies)                                                                                      \
     X(products)
 
-// Runs the kernel of that name on 64 threads per block, 256 bytes of shared memory; NULL or what
-// went wrong.
+// With 128 threads and 10 KB of shared memory.
+#define HOPPER_KERNELS(X)                                                                          \
+    X(arrival_missing)                                                                             \
+    X(arrival_too_many)                                                                            \
+    X(barrier_unset)                                                                               \
+    X(bytes_missing)                                                                               \
+    X(bulk_wait_missing)                                                                           \
+    X(bulk_to_nobody)                                                                              \
+    X(bulk_unaligned)                                                                              \
+    X(wgmma_without_fence)                                                                         \
+    X(wgmma_without_wait)                                                                          \
+    X(wgmma_without_commit)                                                                        \
+    X(wgmma_not_together)                                                                          \
+    X(wgmma_unaligned)                                                                             \
+    X(wgmma_overwritten)                                                                           \
+    X(wgmma_products)                                                                              \
+    X(phases)
+
+// Runs the kernel of that name on 64 threads per block, 256 bytes of shared memory, unless it is
+// one of Hopper's; y: 128 floats. NULL or what went wrong.
 extern "C" const char *cuda_broken_run(const char *name, float *y, unsigned blocks, int schedule) {
     cuda_call call = {};
     call.schedule = schedule;
@@ -161,6 +344,11 @@ extern "C" const char *cuda_broken_run(const char *name, float *y, unsigned bloc
     if (strcmp(name, #kernel) == 0)                                                                \
         return LAUNCH(kernel, dim3(blocks), dim3(64), 256, &call, y);
     KERNELS(RUN)
+#undef RUN
+#define RUN(kernel)                                                                                \
+    if (strcmp(name, #kernel) == 0)                                                                \
+        return LAUNCH(kernel, dim3(blocks), dim3(128), 10 << 10, &call, y);
+    HOPPER_KERNELS(RUN)
     return "no such kernel";
 }
 

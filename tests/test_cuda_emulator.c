@@ -18,7 +18,7 @@ static const char *run(const char *kernel, float *y) {
 }
 
 static void expect(const char *kernel, const char *words) {
-    float y[2 * THREADS];
+    _Alignas(16) float y[2 * THREADS];
     const char *message = run(kernel, y);
     cr_assert(message && strstr(message, words), "%s: '%s' lacks '%s'", kernel,
               message ? message : "no error", words);
@@ -110,6 +110,51 @@ Test(cuda_emulator, the_tensor_cores_product) {
     cr_assert_null(run("products", y));
     for (int col = 0; col < 8; col++)
         cr_assert_eq(y[col], 16 * (col + 1));
+}
+
+Test(cuda_emulator, a_phase_that_cannot_end) {
+    expect("arrival_missing",
+           "parity 0 of the mbarrier at shared byte 9088: 1 arrivals and 0 bytes");
+    expect("bytes_missing", "0 arrivals and 32 bytes are missing");
+    expect("arrival_too_many", "more than 1 arrivals in one phase");
+    expect("barrier_unset", "is not initialized");
+}
+
+Test(cuda_emulator, bulk_copies_come_when_they_are_waited_for) {
+    _Alignas(16) float y[2 * THREADS];
+    cr_assert_null(run("bulk_wait_missing", y));
+    for (int i = 0; i < 2 * THREADS; i++)
+        cr_assert(isnan(y[i]));
+    expect("bulk_to_nobody", "ends before 1 bulk copies have come");
+    expect("bulk_unaligned", "not multiples of 16");
+}
+
+Test(cuda_emulator, phases_of_mbarriers_in_every_order) {
+    for (int schedule = 0; schedule < 3; schedule++) {
+        _Alignas(16) float y[2 * THREADS];
+        for (int i = 0; i < 2 * THREADS; i++)
+            y[i] = (float)i;
+        const char *failed = cuda_broken_run("phases", y, 1, schedule);
+        cr_assert_null(failed, "%s", failed);
+        for (int i = 1; i < 2 * THREADS; i++)
+            cr_assert_eq(y[i], (float)(4 * (i % 32) + 32 + 64 + 96), "%d: %g", i, (double)y[i]);
+    }
+}
+
+Test(cuda_emulator, the_product_of_a_warpgroup) {
+    _Alignas(16) float y[2 * THREADS];
+    const char *failed = run("wgmma_products", y);
+    cr_assert_null(failed, "%s", failed);
+    for (int i = 0; i < 2 * THREADS; i++)
+        cr_assert_eq(y[i], (float)(2 * (i % 64 + 1)), "%d: %g", i, (double)y[i]);
+    cr_assert_null(run("wgmma_overwritten", y));
+    for (int i = 0; i < 2 * THREADS; i++)
+        cr_assert_eq(y[i], 0);
+    expect("wgmma_without_fence", "wgmma without a wgmma.fence");
+    expect("wgmma_without_wait", "ends before 2 of its products");
+    expect("wgmma_without_commit", "ends before 2 of its products");
+    expect("wgmma_not_together", "other products than the first of its warpgroup");
+    expect("wgmma_unaligned", "in no tile aligned to 1024");
 }
 
 // AddressSanitizer ends the process with status 1; without it nobody would notice.

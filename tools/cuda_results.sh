@@ -32,7 +32,7 @@ if [ -z "$quick" ] && command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck initcheck; do
         echo "== compute-sanitizer --tool $tool" >&2
         compute-sanitizer --tool $tool --error-exitcode 1 \
-            ./phase6 --device cuda --shape 80x512 --batch 1,9 --quiet >/dev/null
+            ./phase6 --device cuda --shape 80x512 --batch 1,9,70 --quiet >/dev/null
         compute-sanitizer --tool $tool --error-exitcode 1 \
             ./phase1 --device cuda --limit 64 --ctx 64 --choices none --prompt "Victor was given" \
             --max-tokens 8 --temp 0.8 --quiet >/dev/null

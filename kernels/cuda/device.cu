@@ -33,6 +33,13 @@ void cuda_allow_shared(const void *kernel, size_t bytes) {
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
 }
 
+bool cuda_is_hopper() {
+    int major = 0, minor = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    return major == 9 && minor == 0;
+}
+
 const char *cuda_launched(const char *kernel) {
     return failed(cudaGetLastError(), kernel);
 }
@@ -284,6 +291,7 @@ static const cuda_kernel *const kernels[] = {
     &on_gpu::kernel_async,
     &on_gpu::kernel_stream,
     &on_gpu::kernel_batch,
+    &on_gpu::kernel_wgmma,
     nullptr,
 };
 

@@ -7,13 +7,14 @@
 //     warp      shuffles, votes and matrix products: the last lane to come does it for all
 //     shared    one allocation of exactly the launch's size, filled with 0xff before every block,
 //               so that reading what nobody wrote gives NaN and ASan sees one byte too far
-//     copies    cp.async moves its bytes when it is waited for, not before: who forgets to wait
-//               reads 0xff
+//     later     cp.async, bulk copies and wgmma (emulate_async.h) do their work as late as waiting
+//               allows: who forgets to wait reads 0xff, or sums of before
 //
 // A launch fails, with one line saying where, if threads of a block wait in different places or for
-// one that has ended, if a lane that its mask names does not come, or if a shuffle reads from a
-// lane that is not in the mask. With emulate_race.cc, accesses that nothing orders are found too.
-// Threads take turns in the order of `schedule`: a kernel whose result depends on it has a race.
+// one that has ended, if a lane that its mask names does not come, if a shuffle reads from a lane
+// that is not in the mask, or if an mbarrier's phase cannot end. With emulate_race.cc, accesses
+// that nothing orders are found too. Threads take turns in the order of `schedule`: a kernel whose
+// result depends on it has a race.
 //
 // What a GPU would do at the same time happens here one after another, so a block must not wait for
 // another one.
@@ -49,9 +50,9 @@ struct dim3 {
 
 namespace emulate {
 
-enum { WARP = 32, MAX_THREADS = 1024, MAX_COPIES = 256 };
+enum { WARP = 32, MAX_THREADS = 1024, MAX_COPIES = 256, MAX_PRODUCTS = 16, MAX_BULKS = 256 };
 enum schedule { FORWARD, BACKWARD, SHUFFLED };
-enum state { READY, AT_BARRIER, AT_MEETING, ENDED };
+enum state { READY, AT_BARRIER, AT_MEETING, AT_PHASE, ENDED };
 
 // Where in the kernel's source a thread waits.
 struct place {
@@ -69,6 +70,31 @@ struct copy {
     unsigned group;         // which cp.async.commit_group it belongs to
 };
 
+// What a kernel's mbarrier, eight bytes of shared memory, holds here.
+struct mbarrier {
+    unsigned phase : 1;    // parity of the one that runs
+    unsigned count : 15;   // arrivals that end a phase
+    unsigned missing : 16; // of these, not yet come
+    int bytes;             // of bulk copies, announced and not yet there
+};
+
+// A bulk copy under way.
+struct bulk {
+    void *to;
+    const void *from;
+    unsigned bytes;
+    mbarrier *tells;
+};
+
+// A thread's part of a wgmma under way.
+struct product {
+    float *d;
+    const unsigned *a;
+    uint64_t b; // descriptor
+    bool add;
+    unsigned group; // which wgmma.commit_group it belongs to
+};
+
 struct thread {
     fiber self;
     state is;
@@ -82,6 +108,12 @@ struct thread {
     unsigned n_copies, groups; // copies not yet waited for; groups committed
     unsigned warp_epoch;       // __syncwarp()s passed
     unsigned fence;            // the launch's count of __threadfence()s at this thread's last
+    const mbarrier *awaited;   // by a thread AT_PHASE
+    unsigned parity;           // of the phase that it waits for
+    product products[MAX_PRODUCTS];
+    unsigned n_products, product_groups; // not yet waited for; groups committed
+    bool fenced;                         // wgmma.fence since the last of these
+    uint64_t multiplied;                 // a hash of all its products
 };
 
 // All there is of one launch.
@@ -94,6 +126,8 @@ struct machine {
     size_t shared_bytes;
     unsigned barrier_epoch; // grows with every barrier and every block
     unsigned fences;        // __threadfence()s of all threads
+    bulk bulks[MAX_BULKS];  // of this block
+    unsigned n_bulks;
     enum schedule order;
     uint64_t random;
     void (*kernel)(const void *arguments);
@@ -126,6 +160,12 @@ inline const char *base_name(const char *path) {
 }
 
 // ---- waiting -----------------------------------------------------------------------------------
+
+// emulate_async.h
+inline bool phase_over(const thread *t);
+inline bool deliver(machine *m);
+inline void check_phases(const machine *m);
+inline void check_end(const machine *m);
 
 // Hands over to the scheduler; comes back when the thread is READY again, or never.
 EMULATOR inline void wait_as(state s) {
@@ -188,10 +228,16 @@ EMULATOR inline void thread_start() {
     wait_as(ENDED);
 }
 
+EMULATOR inline unsigned random_below(machine *m, unsigned n) {
+    m->random = m->random * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)((m->random >> 33) * n >> 31);
+}
+
 // Nobody can go on. Either all are at one barrier, or this is how the kernel hangs on a GPU, or
 // worse: does not.
 EMULATOR inline void release_barrier(machine *m) {
     unsigned n = m->block.count();
+    check_phases(m);
     const thread *first = nullptr, *other = nullptr;
     for (unsigned i = 0; i < n; i++)
         if (m->threads[i].is != ENDED && (!first || m->threads[i].is == AT_MEETING))
@@ -216,11 +262,6 @@ EMULATOR inline void release_barrier(machine *m) {
         m->threads[i].is = READY;
 }
 
-EMULATOR inline unsigned random_below(machine *m, unsigned n) {
-    m->random = m->random * 6364136223846793005u + 1442695040888963407u;
-    return (unsigned)((m->random >> 33) * n >> 31);
-}
-
 // The order in which threads (or blocks) take turns.
 EMULATOR inline void make_order(machine *m, unsigned *order, unsigned n) {
     for (unsigned i = 0; i < n; i++)
@@ -234,11 +275,13 @@ EMULATOR inline void make_order(machine *m, unsigned *order, unsigned n) {
 EMULATOR inline void run_block(machine *m) {
     unsigned n = m->block.count(), ended = 0, order[MAX_THREADS];
     m->barrier_epoch++;
+    m->n_bulks = 0;
     if (m->shared_bytes)
         memset(m->shared, 0xff, m->shared_bytes);
     for (unsigned i = 0; i < n; i++) {
         thread *t = &m->threads[i];
         t->is = READY, t->number = i, t->n_copies = t->groups = t->warp_epoch = t->fence = 0;
+        t->n_products = t->product_groups = 0, t->fenced = false, t->multiplied = 0;
         t->index = dim3(i % m->block.x, i / m->block.x % m->block.y, i / m->block.x / m->block.y);
         fiber_init(&t->self, m->stacks + i * (GUARD_BYTES + STACK_BYTES), thread_start);
     }
@@ -247,6 +290,8 @@ EMULATOR inline void run_block(machine *m) {
         make_order(m, order, n);
         for (unsigned i = 0; i < n && !m->failed; i++) {
             thread *t = m->now = &m->threads[order[i]];
+            if (t->is == AT_PHASE && phase_over(t))
+                t->is = READY;
             if (t->is != READY)
                 continue;
             moved = true;
@@ -254,9 +299,10 @@ EMULATOR inline void run_block(machine *m) {
             m->now = nullptr;
             ended += t->is == ENDED;
         }
-        if (!moved && !m->failed)
+        if (!moved && !m->failed && !deliver(m))
             release_barrier(m);
     }
+    check_end(m);
 }
 
 // Runs kernel(arguments) for every thread of the grid. NULL, or what went wrong, valid until the
@@ -461,40 +507,8 @@ template <class T> EMULATOR T atomicCAS(T *p, T expected, T value) {
     return old;
 }
 
-// cp.async: noted here, carried out by emulate_copy_wait.
-EMULATOR inline void emulate_copy(void *to, const void *from, unsigned bytes, unsigned filled) {
-    emulate::thread *t = emulate::current->now;
-    if (t->n_copies == emulate::MAX_COPIES)
-        emulate::fail("thread %u has %u copies under way", t->number, t->n_copies);
-    else
-        t->copies[t->n_copies++] = {to, from, bytes, filled, t->groups};
-    if (emulate_access)
-        emulate_access(to, bytes, true);
-    memset(to, 0xff, bytes); // in flight: neither the old bytes nor the new ones
-}
-
-inline void emulate_copy_commit() {
-    emulate::current->now->groups++;
-}
-
-// Returns when no more than `pending` committed groups of this thread are under way.
-EMULATOR inline void emulate_copy_wait(unsigned pending) {
-    emulate::thread *t = emulate::current->now;
-    unsigned kept = 0;
-    for (unsigned i = 0; i < t->n_copies; i++) {
-        emulate::copy *c = &t->copies[i];
-        if (c->group + pending >= t->groups) {
-            t->copies[kept++] = *c;
-            continue;
-        }
-        if (emulate_access)
-            emulate_access(c->to, c->bytes, true);
-        memcpy(c->to, c->from, c->filled);
-        memset((char *)c->to + c->filled, 0, c->bytes - c->filled);
-    }
-    t->n_copies = kept;
-}
-
 #include "kernels/cuda/emulate_types.h"
+
+#include "kernels/cuda/emulate_async.h"
 
 #endif

@@ -155,6 +155,7 @@ static const cuda_kernel *const kernels[] = {
     &emulated::kernel_async,
     &emulated::kernel_stream,
     &emulated::kernel_batch,
+    &emulated::kernel_wgmma,
     nullptr,
 };
 

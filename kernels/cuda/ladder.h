@@ -18,12 +18,14 @@
 namespace NIBBLE_CUDA {
 
 extern const cuda_kernel kernel_dequantize, kernel_naive, kernel_warp, kernel_wide, kernel_half2,
-    kernel_dp4a, kernel_packed, kernel_async, kernel_stream, kernel_batch;
+    kernel_dp4a, kernel_packed, kernel_async, kernel_stream, kernel_batch, kernel_wgmma;
 
 #ifdef __CUDACC__
 // Raises the kernel's limit of dynamic shared memory where a launch needs more than 48 KB.
 void cuda_allow_shared(const void *kernel, size_t bytes);
 const char *cuda_launched(const char *kernel);
+// Compute capability 9.0: code for sm_90a runs on no other.
+bool cuda_is_hopper();
 // c[m, n] = x[m, k] · wᵀ through cuBLAS, w [n, k] in halves; a message if it is not to be had.
 const char *cublas_matmul(const cuda_call *call, const void *w, unsigned w_stride);
 #else

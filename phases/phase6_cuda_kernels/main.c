@@ -1,7 +1,7 @@
 // Phase 6: from a kernel that works to one that reads memory as fast as memory goes.
 //
 // Decoding reads every weight once per token and does next to nothing with it, so a kernel for one
-// row of x is as good as the share of memory bandwidth it reaches. Ten kernels, numbered; the
+// row of x is as good as the share of memory bandwidth it reaches. Eleven kernels, numbered; the
 // number is the row here, the file in kernels/cuda/ and the section of the write-up.
 #include <math.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@ static struct {
 static const struct cli_flag phase_flags[] = {
     {"emulate", NULL, CLI_FLAG, &flags.emulate, 0, 0, NULL, "Kernels",
      "run the kernels on the CPU, in the emulator: errors, no times [where there is no GPU]"},
-    {"kernel", "N", CLI_INT, &flags.kernel, 0, 9, "0", "Kernels", "only kernel N; 0: all"},
+    {"kernel", "N", CLI_INT, &flags.kernel, 0, 10, "0", "Kernels", "only kernel N; 0: all"},
     {"format", "NAME", CLI_TEXT, &flags.format, 1, 0, NULL, "Kernels",
      "only this weight format, e.g. int4-g128 [all]"},
     {"shape", "NxK", CLI_TEXT, &flags.shape, 3, 0, NULL, "Kernels",
@@ -237,7 +237,9 @@ int main(int argc, char **argv) {
         lab.table.phase = program.phase;
         lab.table.device = device;
         if (!lab.table.n_rows)
-            ok = error_set(&err, "no kernel of that number reads that format, shape and batch");
+            ok = error_set(
+                &err,
+                "no kernel of that number for this device reads that format, shape and batch");
     }
     if (!lab_close(&lab, ok, &err))
         cli_fail(&program, &err);
