@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "io/json.h"
+#include "shared.h"
 #include "temp.h"
 
 struct outcome {
@@ -132,6 +133,22 @@ Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     free(contents("out/bundled/lbl_analysis.md"));
     snprintf(command, sizeof command, "%s/results", temp_folder());
     cr_expect_eq(rmdir(command), 0, "something is in %s", command);
+}
+
+// Rows of 128 are no whole blocks of q4_k, and that is no reason to lose the table.
+Test(phase4, a_format_that_cannot_hold_a_matrix_has_no_row_for_all) {
+    char arguments[1024];
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    snprintf(arguments, sizeof arguments,
+             "--model %s --text %s/text.txt --calib %s/text.txt --ctx 32 --probe 16 "
+             "--formats q4_k,int8 --lbl-dump-dir %%s/a",
+             model, model, model);
+    struct outcome o = run(arguments);
+    cr_expect_eq(o.status, 0, "%s", o.err);
+    cr_expect(strstr(o.err, "warning: q4_k cannot hold every matrix of the blocks"), "%s", o.err);
+    cr_expect(strstr(o.out, "| int8 per-channel, sum of tensors "), "%s", o.out);
+    cr_expect_null(strstr(o.out, "q4_k"), "%s", o.out);
+    outcome_free(&o);
 }
 
 static void expect_failure(const char *arguments, int status, const char *message) {

@@ -167,8 +167,20 @@ Test(sensitivity_report, a_lossless_format_has_a_report_too) {
                                                .kld_estimated = NAN};
     char *text = report_of(&s, NULL);
     cr_expect(!strstr(text, "nan"), "%s", text);
+    expect_says(text, "Nothing: no tensor does any damage.");
     struct sensitivity_report r = {.s = &s, .model = "toy", .text = "a text", .format = 0};
     cr_assert(sensitivity_write_charts(&r, temp_folder(), &err), "%s", err.message);
+    free(text);
+    sensitivity_free(&s);
+}
+
+Test(sensitivity_report, a_format_that_cannot_hold_a_tensor_is_not_called_harmless) {
+    struct sensitivity s = example();
+    sensitivity_at(&s, 0, 1)->bytes = 0;
+    sensitivity_at(&s, 0, 1)->kld_measured = NAN;
+    char *text = report_of(&s, NULL);
+    expect_says(text, "Nothing that adds up: int4 group 128 cannot hold every tensor.");
+    cr_expect_null(strstr(text, " 0.0 %"), "a share of no number:\n%s", text);
     free(text);
     sensitivity_free(&s);
 }

@@ -31,11 +31,11 @@ static const struct sensitivity_cell *main_cell(const struct writer *w, size_t t
 
 // Of the damage per weight, in multiples of the average.
 static double density(const struct writer *w, const struct sensitivity_group *g) {
-    return w->kld > 0 ? g->kld / (double)g->weights / (w->kld / (double)w->weights) : 0;
+    return w->kld > 0 ? g->kld / (double)g->weights / (w->kld / (double)w->weights) : NAN;
 }
 
 static double share(double part, double whole) {
-    return whole > 0 ? 100 * part / whole : 0;
+    return whole > 0 ? 100 * part / whole : NAN;
 }
 
 // "model.layers.0.mlp.down_proj" of "model.layers.0.mlp.down_proj.weight".
@@ -267,7 +267,11 @@ static void tell_sum(struct writer *w) {
 
 static bool write_findings(struct writer *w) {
     if (!(w->kld > 0)) {
-        fputs("Nothing: no tensor does any damage.\n", w->f);
+        const char *format = w->s->formats[w->r->format]->label;
+        if (isnan(w->kld))
+            fprintf(w->f, "Nothing that adds up: %s cannot hold every tensor.\n", format);
+        else
+            fputs("Nothing: no tensor does any damage.\n", w->f);
         return true;
     }
     tell_worst(w);

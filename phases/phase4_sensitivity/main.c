@@ -69,6 +69,18 @@ static bool sum_row(struct lab *lab, const struct sensitivity *s, size_t format,
     return result_table_add(&lab->table, &row, err);
 }
 
+// All blocks in one format, unless their rows are no multiples of its blocks.
+static bool format_rows(struct lab *lab, const struct sensitivity *s, size_t format,
+                        struct error *err) {
+    if (isnan(sensitivity_sum(s, format))) {
+        cli_warn(&program, "%s cannot hold every matrix of the blocks: it has no row for all",
+                 s->formats[format]->name);
+        return true;
+    }
+    return lab_quantized(lab, (struct lab_config){s->formats[format]->name, false}, err) &&
+           sum_row(lab, s, format, err);
+}
+
 static bool tensor_row(struct lab *lab, const struct sensitivity *s, size_t tensor, size_t format,
                        struct error *err) {
     const struct sensitivity_tensor *t = &s->tensors[tensor];
@@ -192,8 +204,7 @@ static bool analyse(struct lab *lab, const struct quant_format *const *formats, 
                          folder, err) &&
               report(lab, &s, folder, err);
     for (size_t f = 0; ok && f < n; f++)
-        ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err) &&
-             sum_row(lab, &s, f, err);
+        ok = format_rows(lab, &s, f, err);
     ok = ok && tensor_rows(lab, &s, err);
     if (ok && !dump_folder && !lab->options.quiet)
         cli_note(&program, "lbl_analysis.md, sensitivity.csv and charts are in %s", folder);
