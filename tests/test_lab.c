@@ -326,10 +326,17 @@ Test(lab, an_analysis_says_what_it_does_and_where_that_will_be, .init = cr_redir
     cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
               err.message);
     sensitivity_free(&s);
+    const struct sensitivity_options other = {
+        .tokens = 16, .window = 16, .anchors = 1, .search = true};
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &other, temp_folder(), &s, &err), "%s",
+              err.message);
+    cr_expect(s.search);
+    sensitivity_free(&s);
     fflush(stderr);
-    snprintf(expected, sizeof expected,
+    snprintf(expected, sizeof expected, // once plainly, once with searched scales
+             "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n"
              "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n",
-             temp_folder());
+             temp_folder(), temp_folder());
     cr_assert_stderr_eq_str(expected);
     lab_close(&lab, false, &err);
 }

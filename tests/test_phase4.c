@@ -114,6 +114,18 @@ Test(phase4, the_terminal_shows_the_worst_ten) {
     outcome_free(&o);
 }
 
+// The rows of whole models have searched scales then, and their tensors' damages are to explain them.
+Test(phase4, a_search_for_scales_holds_for_the_tensors_too) {
+    struct outcome o =
+        run("--search --probe 16 --formats int4-g128 --quiet --lbl-dump-dir %s/searched");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    char *report = contents("searched/lbl_analysis.md");
+    cr_expect(strstr(report, "Each tensor was quantized alone, with scales of least error, "), "%s",
+              report);
+    free(report);
+    outcome_free(&o);
+}
+
 // results/bundled has the tables of the write-ups: a trial must not replace them.
 Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     char root[512], command[1024];

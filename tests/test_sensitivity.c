@@ -399,10 +399,11 @@ Test(sensitivity, what_is_written_is_read_again) {
     free(s.tensors[3].name); // quotes and commas survive
     s.tensors[3].name = strdup("a,\"b\"");
     s.cells[5].kld_measured = INFINITY;
+    s.search = true;
     cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
     cr_assert(sensitivity_read(&back, path, sensitivity_fingerprint(m), &err), "%s", err.message);
     cr_expect(back.model == s.model && back.text == s.text && back.tokens == 16 &&
-              back.window == 16);
+              back.window == 16 && back.search);
     cr_assert(back.n_tensors == s.n_tensors && back.n_formats == 2);
     cr_expect_eq(back.formats[1], quant_format_find("int4-g32"));
     cr_expect_eq(back.check.cells, s.check.cells);
@@ -446,24 +447,26 @@ static void expect_refusal(const char *text, const char *from, const char *to, u
 
 Test(sensitivity, broken_files_are_refused) {
     static const char text[] =
-        "tensor,kind,format,layer,model,text,tokens,window,model_bytes,bytes,n,k,input_outliers,"
-        "input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
+        "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"
+        "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
         "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
         "kld_measured,kld_error\n"
-        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,512,300,16,16,0,3,3.5,2.5,1.5,"
+        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1\n"
-        "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,512,150,16,16,0,3,3.5,2.5,1.5,"
+        "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,1,512,150,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.02,0.98,0.75,,\n";
     struct error err = {0};
     struct sensitivity s;
     const char *path = temp_file("whole.csv", text, strlen(text));
     cr_assert(sensitivity_read(&s, path, 0xff, &err), "%s", err.message);
     cr_expect_eq(s.tensors[0].input_worst_channel, 3);
+    cr_expect(s.search);
     cr_expect_eq(sensitivity_kld(&s.cells[1]), 0.75);
     sensitivity_free(&s);
     expect_refusal(text, "kld_error", "kld_sigma", 0xff, "column 'kld_error' is missing");
     expect_refusal(text, "00ff", "00fe", 0xff, "belongs to another model");
     expect_refusal(text, "00ff", "00fg", 0xff, "line 2: model is");
+    expect_refusal(text, ",32,1,", ",32,yes,", 0xff, "line 2: search is 'yes', expected 0 or 1");
     expect_refusal(text, ",64,", ",-64,", 0xff, "tokens is '-64', expected a whole number");
     expect_refusal(text, ",int8,", ",int9,", 0xff, "line 2: format is 'int9'");
     expect_refusal(text, "0.5,0.1\n", "-0.5,0.1\n", 0xff, "expected a number of at least 0");

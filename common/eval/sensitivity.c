@@ -404,7 +404,8 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                          const struct sensitivity_options *options, struct sensitivity *s,
                          sensitivity_progress *progress, void *user, struct error *err) {
     *s = (struct sensitivity){.model = sensitivity_fingerprint(m),
-                              .text = sensitivity_text(tokens, n_tokens)};
+                              .text = sensitivity_text(tokens, n_tokens),
+                              .search = options->search};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
     bool ok = sensitivity_list(m, formats, n_formats, options->blocks_only, s, &a.spans, err) &&
               (a.is_anchor = memory_alloc(n_formats, sizeof *a.is_anchor, "formats", err));

@@ -52,6 +52,7 @@ struct sensitivity {
     uint64_t model;        // sensitivity_fingerprint of the model it belongs to
     uint64_t text;         // sensitivity_text of what it was given to probe on
     size_t tokens, window; // of them, what it was measured on
+    bool search;           // with scales of least error
     size_t n_tensors, n_formats;
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;

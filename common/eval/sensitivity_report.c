@@ -299,11 +299,11 @@ static void write_method(struct writer *w) {
     fprintf(
         w->f,
         "# Which tensors hurt: %s\n\n"
-        "Each tensor was quantized alone, everything else left as it was, and the model's "
+        "Each tensor was quantized alone%s, everything else left as it was, and the model's "
         "next-token distribution compared with the original's (KL divergence, in nats) over %zu "
         "tokens of %s, in windows of %zu. Of %zu combinations of tensor and format, %zu were "
         "measured",
-        w->r->model, s->tokens, w->r->text, s->window, cells, measured);
+        w->r->model, s->search ? ", with scales of least error" : "", s->tokens, w->r->text, s->window, cells, measured);
     if (measured < cells)
         fprintf(w->f, " and %zu estimated from those", cells - measured);
     fprintf(w->f, ". The tokens' scatter makes a measurement uncertain by %.0f %% on average.",

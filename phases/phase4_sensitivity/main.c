@@ -118,9 +118,10 @@ static bool measure_uniform(const struct lab *lab, struct probe *probe,
                             const struct quant_format *f, double *kld, struct error *err) {
     struct recipe r;
     struct quantize_stats stats;
+    const struct quantize_options how = {.search = options.search};
     if (!recipe_uniform(&r, f, NULL, NULL, err))
         return false;
-    struct model *m = model_quantize(lab->model, &r, false, &stats, NULL, NULL, err);
+    struct model *m = model_quantize_with(lab->model, &r, &how, &stats, err);
     recipe_free(&r);
     bool ok = m && probe_kld(probe, m, 0, kld, err);
     model_free(m);
@@ -230,6 +231,7 @@ static bool run(struct lab *lab, struct error *err) {
     if (!formats)
         cli_usage_error(&program, "--formats: %s", err->message);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
+    options.search = lab->options.search;
     bool analysis = !lab->options.tokens; // --logits needs none
     bool ok = check_config(lab, formats, n, err);
     char *folder = ok && analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;
