@@ -479,6 +479,38 @@ Test(sensitivity, broken_files_are_refused) {
     expect_refusal(text, rows, "", 0xff, "no rows");
 }
 
+// A layer that the model does not have, or bytes that no format takes there, would be indices and
+// budgets of whoever reads the file.
+Test(sensitivity, a_file_with_another_model_s_tensors_is_refused) {
+    struct error err = {0};
+    char path[256];
+    struct model *m = open_model(shared_path("fixtures/qwen2-tied-bf16"));
+    struct sensitivity s = measure(m, (struct sensitivity_options){.anchors = 1}), back;
+    snprintf(path, sizeof path, "%s/sensitivity.csv", temp_folder());
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_assert(sensitivity_read_for(&back, path, m, &err), "%s", err.message);
+    sensitivity_free(&back);
+    const size_t layer = s.tensors[3].layer, bytes = s.cells[5].bytes;
+    s.tensors[3].layer = 1 << 30;
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    cr_expect(strstr(err.message, "o_proj.weight' is not the model's 'model.layers.0."), "%s",
+              err.message);
+    s.tensors[3].layer = layer;
+    s.cells[5].bytes = bytes + 1;
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    s.cells[5].bytes = bytes;
+    const size_t n = s.n_tensors;
+    s.n_tensors = 7; // the first layer only
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    cr_expect(strstr(err.message, ": 7 tensors, expected 28"), "%s", err.message);
+    s.n_tensors = n;
+    sensitivity_free(&s);
+    model_free(m);
+}
+
 Test(sensitivity, fingerprints_tell_models_apart) {
     struct model *m = open_model("data/model");
     uint64_t original = sensitivity_fingerprint(m);

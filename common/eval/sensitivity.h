@@ -104,6 +104,9 @@ uint64_t sensitivity_text(const int32_t *tokens, size_t n);
 // than `model` (a fingerprint).
 bool sensitivity_write(const struct sensitivity *s, const char *path, struct error *err);
 bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, struct error *err);
+// The same, and fails if a tensor or its bytes in a format are not those of the model.
+bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct model *m,
+                          struct error *err);
 
 // Spearman's rank correlation of n pairs, ties sharing their mean rank; NaN for less than two
 // pairs, or where all of one side are equal. Fails only for want of memory.

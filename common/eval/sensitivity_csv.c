@@ -260,3 +260,37 @@ bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, s
         sensitivity_free(s);
     return ok;
 }
+
+static bool same_tensor(const struct sensitivity_tensor *a, const struct sensitivity_tensor *b) {
+    return strcmp(a->name, b->name) == 0 && strcmp(a->kind, b->kind) == 0 && a->layer == b->layer &&
+           a->n == b->n && a->k == b->k && a->bytes == b->bytes;
+}
+
+static bool check_tensors(const struct sensitivity *s, const struct sensitivity *shapes,
+                          const char *path, struct error *err) {
+    bool same = s->n_tensors == shapes->n_tensors;
+    for (size_t t = 0; same && t < s->n_tensors; t++) {
+        same = same_tensor(&s->tensors[t], &shapes->tensors[t]);
+        for (size_t f = 0; same && f < s->n_formats; f++)
+            same = sensitivity_at(s, t, f)->bytes == sensitivity_at(shapes, t, f)->bytes;
+        if (!same)
+            return error_set(err, "%s: '%.100s' is not the model's '%.100s'", path,
+                             s->tensors[t].name, shapes->tensors[t].name);
+    }
+    return same || error_set(err, "%s: %zu tensors, expected %zu", path, s->n_tensors,
+                             shapes->n_tensors);
+}
+
+bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct model *m,
+                          struct error *err) {
+    struct sensitivity shapes = {0};
+    if (!sensitivity_read(s, path, sensitivity_fingerprint(m), err))
+        return false;
+    bool blocks_only = s->tensors[s->n_tensors - 1].layer != SENSITIVITY_NO_LAYER;
+    bool ok = sensitivity_shapes(m, s->formats, s->n_formats, blocks_only, &shapes, err) &&
+              check_tensors(s, &shapes, path, err);
+    sensitivity_free(&shapes);
+    if (!ok)
+        sensitivity_free(s);
+    return ok;
+}

@@ -116,8 +116,7 @@ static bool read_again(const struct lab *lab, const struct token_list *calib,
                        const struct quant_format *const *formats, size_t n_formats, bool search,
                        const char *path, struct sensitivity *s) {
     struct error ignored;
-    if (!file_exists(path) ||
-        !sensitivity_read(s, path, sensitivity_fingerprint(lab->model), &ignored))
+    if (!file_exists(path) || !sensitivity_read_for(s, path, lab->model, &ignored))
         return false;
     if (s->text == sensitivity_text(calib->ids, calib->n) && s->search == search &&
         has_formats(s, formats, n_formats))

@@ -92,8 +92,7 @@ static bool same_formats(const struct sensitivity *s, const struct quant_format 
 static bool read_again(struct study *st, const struct quant_format *const *formats, size_t n,
                        const char *path) {
     struct error ignored;
-    if (!file_exists(path) ||
-        !sensitivity_read(&st->s, path, sensitivity_fingerprint(st->lab->model), &ignored))
+    if (!file_exists(path) || !sensitivity_read_for(&st->s, path, st->lab->model, &ignored))
         return false;
     bool all = st->s.tensors[st->s.n_tensors - 1].layer == SENSITIVITY_NO_LAYER;
     if (st->s.text == sensitivity_text(st->calib.ids, st->fit) && st->s.tokens <= st->n_fit &&
