@@ -380,7 +380,7 @@ static bool check_probe(struct analysis *a, struct error *err) {
     double kld;
     if (!probe_kld(&a->probe, a->m, a->m->config.n_layers, &kld, err))
         return false;
-    return !isnan(kld) ||
+    return isfinite(kld) ||
            error_set(err, "the logits are not numbers: a weight is NaN, or overflows");
 }
 

@@ -70,7 +70,7 @@ static bool measure_mixes(struct study *st, struct prediction *p, struct error *
         at->bytes = st->budget.rest + mix_bytes(&st->mix, picks);
         at->predicted = mix_cost(&st->mix, picks);
         ok = mix_measure(&st->mix, &st->check, picks, &at->measured, err);
-        p->n += at->predicted > 0 && at->measured > 0; // logarithms follow
+        p->n += at->predicted > 0 && at->measured > 0 && isfinite(at->measured); // for logarithms
         progress_update(&progress, (uint64_t)i + 1, (uint64_t)mixes, NULL);
     }
     progress_finish(&progress);

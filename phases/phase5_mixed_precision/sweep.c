@@ -249,7 +249,7 @@ struct columns {
 };
 
 static void add_column(struct columns *c, size_t bytes, double kld) {
-    if (!(kld > 0)) // the axis is logarithmic
+    if (!(kld > 0) || isinf(kld)) // the axis is logarithmic
         return;
     c->x[c->n] = (double)bytes / 1e6;
     c->y[c->n++] = kld;
