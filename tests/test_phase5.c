@@ -277,6 +277,7 @@ Test(phase5, what_no_mix_can_do_is_refused_before_anything_is_measured) {
     expect_nothing_written();
 }
 
+    refused("--base nf4 --target gguf", 2, "--base is 'nf4', which has no type in GGUF files");
 Test(phase5, out_is_checked_before_anything_is_measured) {
     temp_file("precious", "x", 1);
     refused("--out .", 1, ".: is there already; remove it first");

@@ -156,18 +156,20 @@ static bool parse_range(const char *text, struct mix_rules *rules, struct error 
     return error_set(err, "--embeddings is '%s', expected bits a weight such as 8 or 4-8", text);
 }
 
-static bool check_base(const char *name, struct error *err) {
-    const struct quant_format *f = name ? quant_format_find(name) : NULL;
-    if (!name || (f && f->dtype == DTYPE_BLOCK))
-        return true;
-    return error_set(err, "--base is '%s', which is no format of fewer than 16 bits", name);
+// The base is a candidate too.
+static bool check_base(const struct study_options *o, struct error *err) {
+    const struct quant_format *f = o->base ? quant_format_find(o->base) : NULL;
+    if (o->base && (!f || f->dtype != DTYPE_BLOCK))
+        return error_set(err, "--base is '%s', which is no format of fewer than 16 bits", o->base);
+    return !f || !o->gguf_only || f->gguf_type ||
+           error_set(err, "--base is '%s', which has no type in GGUF files", o->base);
 }
 
 bool study_check(const struct lab *lab, const struct study_options *o, struct error *err) {
     struct mix_rules ignored;
     size_t n;
     size_t layers = lab->model->config.n_layers;
-    if (!check_base(o->base, err))
+    if (!check_base(o, err))
         return false;
     if (o->keep > layers)
         return error_set(err, "--keep is '%zu', expected 0 to %zu, the layers of the model",
