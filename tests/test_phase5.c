@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -233,7 +234,6 @@ Test(phase5, keep_may_have_another_base) {
     outcome_free(&o);
 }
 
-Test(phase5, a_size_is_kept_and_an_analysis_read_again) {
 // Rows of 96 and 192 are no blocks of q4_k, those of 256 are: three matrices in three layers.
 Test(phase5, keep_counts_the_damage_of_what_the_base_can_hold) {
     double bytes[2];
@@ -250,8 +250,19 @@ Test(phase5, keep_counts_the_damage_of_what_the_base_can_hold) {
     cr_expect_gt(bytes[1], bytes[0], "the second layer was the first again");
 }
 
+static ino_t inode_of_the_analysis(void) {
+    char path[512];
+    struct stat s;
+    snprintf(path, sizeof path, "%s/results/qwen2-tied-bf16/mixed-search.csv", temp_folder());
+    cr_assert_eq(stat(path, &s), 0, "%s", path);
+    return s.st_ino;
+}
+
+Test(phase5, a_size_is_kept_and_an_analysis_read_again) {
     struct outcome a = run_fast("--size 600kB --config solver");
+    ino_t before = inode_of_the_analysis();
     struct outcome b = run_fast("--size 600kB --config solver");
+    cr_expect_eq(inode_of_the_analysis(), before, "it was written again");
     cr_expect_leq(number(&a, "solver", "model_bytes"), 600000);
     cr_expect_eq(number(&a, "solver", "kld_mean"), number(&b, "solver", "kld_mean"));
     outcome_free(&a);
@@ -274,6 +285,7 @@ Test(phase5, mistakes_are_one_line) {
     refused("--size big", 2, "--size is 'big', expected bytes such as 2.4GB");
     refused("--formats int9", 2, "no weight format is called 'int9'");
     refused("--base f16", 2, "--base is 'f16', which is no format of fewer than 16 bits");
+    refused("--base nf4 --target gguf", 2, "--base is 'nf4', which has no type in GGUF files");
     refused("--sweep 0.001", 2, "--sweep is 0.001, expected 0 or at least 0.01 bits");
     refused("--keep 99", 2, "--keep is '99', expected 0 to 4, the layers of the model");
     refused("--config 'int4 group 128'", 2,
@@ -300,7 +312,6 @@ Test(phase5, what_no_mix_can_do_is_refused_before_anything_is_measured) {
     expect_nothing_written();
 }
 
-    refused("--base nf4 --target gguf", 2, "--base is 'nf4', which has no type in GGUF files");
 Test(phase5, out_is_checked_before_anything_is_measured) {
     temp_file("precious", "x", 1);
     refused("--out .", 1, ".: is there already; remove it first");
