@@ -101,8 +101,10 @@ static void tell_worst(struct writer *w) {
         weights += t->n * t->k;
     }
     fprintf(w->f,
-            "- **A few tensors do most of the damage.** `%.*s` alone is %.0f %% of it, the worst "
-            "tenth (%zu of %zu tensors, %.0f %% of the weights) %.0f %%.\n",
+            "- **%s** `%.*s` alone is %.0f %% of it, the worst tenth (%zu of %zu tensors, %.0f %% "
+            "of the weights) %.0f %%.\n",
+            share(kld, w->kld) > 50 ? "A few tensors do most of the damage."
+                                    : "The damage is spread over many tensors.",
             short_length(w->s->tensors[worst].name), w->s->tensors[worst].name,
             share(sensitivity_kld(main_cell(w, worst)), w->kld), tenth, w->n,
             share((double)weights, (double)w->weights), share(kld, w->kld));
@@ -122,12 +124,14 @@ static const struct sensitivity_group *extreme(const struct sensitivity_group *g
 static void tell_kinds(struct writer *w) {
     const struct sensitivity_group *most = extreme(w->kinds, w->n_kinds, true),
                                    *least = extreme(w->kinds, w->n_kinds, false);
-    fprintf(w->f,
-            "- **Kinds of tensors differ.** All `%s` together are %.0f %% of the damage with %.0f "
-            "%% of the weights: %.1f times the average per weight. At the other end, `%s` does "
-            "%.2f times the average.\n",
-            most->kind, share(most->kld, w->kld), share((double)most->weights, (double)w->weights),
-            density(w, most), least->kind, density(w, least));
+    fprintf(
+        w->f,
+        "- **Kinds of tensors differ%s.** All `%s` together are %.0f %% of the damage with %.0f "
+        "%% of the weights: %.1f times the average per weight. At the other end, `%s` does "
+        "%.2f times the average.\n",
+        density(w, most) > 1.5 ? "" : " little", most->kind, share(most->kld, w->kld),
+        share((double)most->weights, (double)w->weights), density(w, most), least->kind,
+        density(w, least));
 }
 
 static void tell_layers(struct writer *w) {
@@ -303,7 +307,8 @@ static void write_method(struct writer *w) {
         "next-token distribution compared with the original's (KL divergence, in nats) over %zu "
         "tokens of %s, in windows of %zu. Of %zu combinations of tensor and format, %zu were "
         "measured",
-        w->r->model, s->search ? ", with scales of least error" : "", s->tokens, w->r->text, s->window, cells, measured);
+        w->r->model, s->search ? ", with scales of least error" : "", s->tokens, w->r->text,
+        s->window, cells, measured);
     if (measured < cells)
         fprintf(w->f, " and %zu estimated from those", cells - measured);
     fprintf(w->f, ". The tokens' scatter makes a measurement uncertain by %.0f %% on average.",
