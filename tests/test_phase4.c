@@ -114,7 +114,8 @@ Test(phase4, the_terminal_shows_the_worst_ten) {
     outcome_free(&o);
 }
 
-// The rows of whole models have searched scales then, and their tensors' damages are to explain them.
+// The rows of whole models have searched scales then, and their tensors' damages are to explain
+// them.
 Test(phase4, a_search_for_scales_holds_for_the_tensors_too) {
     struct outcome o =
         run("--search --probe 16 --formats int4-g128 --quiet --lbl-dump-dir %s/searched");
@@ -161,6 +162,9 @@ Test(phase4, a_format_that_cannot_hold_a_matrix_has_no_row_for_all) {
     cr_expect(strstr(o.out, "| int8 per-channel, sum of tensors "), "%s", o.out);
     cr_expect_null(strstr(o.out, "q4_k"), "%s", o.out);
     outcome_free(&o);
+    char *cost = contents("a/lbl_cost.md"); // 28 matrices and the embedding, in int8 alone
+    cr_expect(strstr(cost, "29 of 29 combinations were measured.\n"), "%s", cost);
+    free(cost);
 }
 
 static void expect_failure(const char *arguments, int status, const char *message) {

@@ -14,7 +14,7 @@
 struct mix_rules {
     const char *only, *skip; // patterns or NULL, as --only and --skip: tensors to choose for.
                              // Without only: those of the blocks
-    bool embeddings; // the embedding and the head too, in formats of at least min_bits and
+    bool embeddings;         // the embedding and the head too, in formats of at least min_bits and
     double min_bits, max_bits; // at most max_bits a weight (0: any)
     bool share_kernels;        // q, k and v of a layer take one format, gate and up too
     bool search;               // scales of least error

@@ -33,6 +33,16 @@ double sensitivity_kld(const struct sensitivity_cell *c) {
     return isnan(c->kld_measured) ? c->kld_estimated : c->kld_measured;
 }
 
+size_t sensitivity_cells(const struct sensitivity *s, size_t *measured) {
+    size_t cells = 0;
+    *measured = 0;
+    for (size_t i = 0; i < s->n_tensors * s->n_formats; i++) {
+        cells += s->cells[i].bytes > 0;
+        *measured += s->cells[i].bytes > 0 && !isnan(s->cells[i].kld_measured);
+    }
+    return cells;
+}
+
 double sensitivity_sum(const struct sensitivity *s, size_t format) {
     double sum = 0;
     for (size_t t = 0; t < s->n_tensors; t++)

@@ -91,6 +91,8 @@ static inline struct sensitivity_cell *sensitivity_at(const struct sensitivity *
 }
 // The damage of a cell: measured if it was, else estimated, never below 0; NaN without bytes.
 double sensitivity_kld(const struct sensitivity_cell *c);
+// How many cells a format can hold, and how many of those were measured.
+size_t sensitivity_cells(const struct sensitivity *s, size_t *measured);
 // The damage that the additive model predicts for one format in every block: Σ kld. NaN if it
 // cannot hold all of them.
 double sensitivity_sum(const struct sensitivity *s, size_t format);

@@ -64,8 +64,8 @@ static void print_row(const struct sensitivity *s, size_t tensor, size_t format,
     print_text(s->formats[format]->name, f);
     if (t->layer != SENSITIVITY_NO_LAYER)
         fprintf(f, "%zu", t->layer);
-    fprintf(f, ",%016" PRIx64 ",%016" PRIx64 ",%zu,%zu,%d,%zu,%zu", s->model, s->text,
-            s->tokens, s->window, s->search, t->bytes, c->bytes);
+    fprintf(f, ",%016" PRIx64 ",%016" PRIx64 ",%zu,%zu,%d,%zu,%zu", s->model, s->text, s->tokens,
+            s->window, s->search, t->bytes, c->bytes);
 #define X(key) fprintf(f, ",%zu", t->key);
     TENSOR_SIZES(X)
 #undef X
@@ -277,8 +277,8 @@ static bool check_tensors(const struct sensitivity *s, const struct sensitivity 
             return error_set(err, "%s: '%.100s' is not the model's '%.100s'", path,
                              s->tensors[t].name, shapes->tensors[t].name);
     }
-    return same || error_set(err, "%s: %zu tensors, expected %zu", path, s->n_tensors,
-                             shapes->n_tensors);
+    return same ||
+           error_set(err, "%s: %zu tensors, expected %zu", path, s->n_tensors, shapes->n_tensors);
 }
 
 bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct model *m,

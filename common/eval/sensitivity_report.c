@@ -292,12 +292,10 @@ static bool write_findings(struct writer *w) {
 
 static void write_method(struct writer *w) {
     const struct sensitivity *s = w->s;
-    size_t cells = 0, measured = 0;
+    size_t measured, cells = sensitivity_cells(s, &measured);
     double error = 0; // of log kld
     for (size_t i = 0; i < s->n_tensors * s->n_formats; i++) {
         const struct sensitivity_cell *c = &s->cells[i];
-        cells += c->bytes > 0;
-        measured += c->bytes > 0 && !isnan(c->kld_measured);
         error += c->kld_error > 0 && isfinite(c->kld_measured) ? c->kld_error / c->kld_measured : 0;
     }
     fprintf(

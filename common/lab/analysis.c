@@ -132,8 +132,7 @@ static bool run(const struct lab *lab, const struct quant_format *const *formats
     char *path = path_join(folder, "sensitivity.csv", err);
     bool ok = path && lab_calibration(lab, &calib, err);
     if (ok) {
-        ok = (reuse &&
-              read_again(lab, &calib, formats, n_formats, options->search, path, s)) ||
+        ok = (reuse && read_again(lab, &calib, formats, n_formats, options->search, path, s)) ||
              measure(lab, &calib, formats, n_formats, options, path, s, err);
         token_list_free(&calib);
     }

@@ -172,20 +172,18 @@ static bool write_cost(const struct lab *lab, const struct sensitivity *s, doubl
     struct file_writer w;
     char *path = path_join(folder, "lbl_cost.md", err);
     bool ok = path && file_writer_open(&w, path, err);
-    size_t measured = 0;
+    size_t measured, cells = sensitivity_cells(s, &measured);
     free(path);
     if (!ok)
         return false;
-    for (size_t i = 0; i < s->n_tensors * s->n_formats; i++)
-        measured += s->cells[i].bytes && !isnan(s->cells[i].kld_measured);
-    fprintf(
-        w.stream,
-        "%zu layers, %zu tensors, %zu formats, %zu tokens: %.0f seconds on %d threads, %.0f of "
-        "the processors, a peak of %.2f GB (the checkpoint's %.2f GB are mapped). %zu of %zu combinations were "
-        "measured, the others estimated",
-        lab->model->config.n_layers, s->n_tensors, s->n_formats, s->tokens, seconds,
-        lab->options.threads, processor_seconds, (double)memory_use().peak / 1e9,
-        (double)model_bytes(lab->model) / 1e9, measured, s->n_tensors * s->n_formats);
+    fprintf(w.stream,
+            "%zu layers, %zu tensors, %zu formats, %zu tokens: %.0f seconds on %d threads, %.0f of "
+            "the processors, a peak of %.2f GB (the checkpoint's %.2f GB are mapped). %zu of %zu "
+            "combinations were measured%s",
+            lab->model->config.n_layers, s->n_tensors, s->n_formats, s->tokens, seconds,
+            lab->options.threads, processor_seconds, (double)memory_use().peak / 1e9,
+            (double)model_bytes(lab->model) / 1e9, measured, cells,
+            measured < cells ? ", the others estimated" : "");
     if (s->check.cells > 1)
         fprintf(w.stream, "; over %zu that have both the rank correlation is %.3f", s->check.cells,
                 s->check.rank_correlation);
