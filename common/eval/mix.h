@@ -2,7 +2,7 @@
 //
 // The additive model: the damage of a mix is the sum of its tensors' damages, each measured with
 // all others intact (sensitivity.h). Under it the best mix for a budget is a knapsack, which
-// quant/solver.h solves exactly. Where it fails, mix_refine.h measures around the solution.
+// quant/solver.h solves exactly. Where it fails, mix_measure.h measures around the solution.
 #ifndef NIBBLE_EVAL_MIX_H
 #define NIBBLE_EVAL_MIX_H
 

@@ -9,8 +9,8 @@
 #include "eval/sensitivity_report.h"
 #include "lab/analysis.h"
 
-// One token through the model costs about a multiply-add per weight; two cores do about 10¹³ in two
-// minutes.
+// One token through the model costs about a multiply-add per weight; two cores do 6·10¹² in about
+// two minutes (eval/sensitivity.c).
 static const double AFFORDABLE = 5e12;
 enum { LEAST_FIT = 64 }; // tokens
 
