@@ -190,7 +190,8 @@ Test(phase5, a_sweep_shows_the_solver_beside_its_rivals_at_every_budget) {
     cr_expect(strstr(csv, "\nheuristic k_m 4 bits,") && strstr(csv, "\nheuristic first-last 7 "));
     cr_expect(strstr(csv, "\nuniform q4_0 search,") && strstr(csv, "\nuniform int4-g128,"));
     cr_expect(strstr(table, "Solver / best other") && strstr(table, " of 5 budgets."), "%s", table);
-    cr_expect(strstr(words, "](sweep.md)"));
+    cr_expect(strstr(words, "](sweep.md)") && strstr(words, "| damage alone, nats |"));
+    cr_expect(strstr(words, "| mix | predicted, nats | measured, nats |"), "%s", words);
     free(csv);
     free(table);
     free(words);

@@ -164,16 +164,16 @@ static void write_found(const struct study *st, FILE *f) {
             s->bound < s->cost ? "a gap is left" : "proven", s->lambda);
     fprintf(f,
             "Candidates, on %zu calibration tokens kept for this; the first is the row 'solver'"
-            ":\n\n| mix | predicted | measured |\n|:----|----:|----:|\n",
+            ":\n\n| mix | predicted, nats | measured, nats |\n|:----|----:|----:|\n",
             st->check.n);
     for (size_t i = 0; i < st->found.n; i++)
-        fprintf(f, "| %s | %.6f | %.6f |\n", st->found.list[i].name, st->found.list[i].predicted,
+        fprintf(f, "| %s | %.4g | %.4g |\n", st->found.list[i].name, st->found.list[i].predicted,
                 st->found.list[i].checked);
     fprintf(f, "\n");
 }
 
 static void write_tensors(const struct study *st, FILE *f) {
-    fprintf(f, "## The mix\n\n| tensor | format | bits per weight | damage alone |\n"
+    fprintf(f, "## The mix\n\n| tensor | format | bits per weight | damage alone, nats |\n"
                "|:-------|:-------|----:|----:|\n");
     for (size_t i = 0; i < st->mix.n; i++) {
         const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];
