@@ -521,7 +521,15 @@ Test(sensitivity, fingerprints_tell_models_apart) {
     const void *data = m->layers[1].q.w.data; // the same shapes, other weights
     m->layers[1].q.w.data = m->layers[2].q.w.data;
     cr_expect_neq(original, sensitivity_fingerprint(m));
+    size_t bytes = m->layers[1].q.w.bytes; // one bit of one weight
+    unsigned char *copy = malloc(bytes);
+    memcpy(copy, data, bytes);
+    m->layers[1].q.w.data = copy;
+    cr_expect_eq(original, sensitivity_fingerprint(m));
+    copy[bytes / 2 + 100] ^= 1;
+    cr_expect_neq(original, sensitivity_fingerprint(m));
     m->layers[1].q.w.data = (void *)data;
+    free(copy);
     cr_expect_neq(sensitivity_text((int32_t[]){1, 2}, 2), sensitivity_text((int32_t[]){2, 1}, 2));
     model_free(m);
 }

@@ -97,7 +97,7 @@ size_t sensitivity_cells(const struct sensitivity *s, size_t *measured);
 // cannot hold all of them.
 double sensitivity_sum(const struct sensitivity *s, size_t format);
 
-// A hash of shape, names and a sample of every tensor's bytes; and one of a text's tokens.
+// A hash of shapes, names and bytes of every matrix; and one of a text's tokens.
 uint64_t sensitivity_fingerprint(const struct model *m);
 uint64_t sensitivity_text(const int32_t *tokens, size_t n);
 
