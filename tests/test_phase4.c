@@ -127,6 +127,19 @@ Test(phase4, a_search_for_scales_holds_for_the_tensors_too) {
     outcome_free(&o);
 }
 
+Test(phase4, only_and_skip_hold_for_the_tensors_too) {
+    struct outcome o = run("--only '*down_proj' --skip '*.0.*' --probe 16 --formats int4-g128 "
+                           "--json - --lbl-dump-dir %s/some");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    struct error err = {0};
+    cJSON *json = json_parse(o.out, strlen(o.out), "stdout", &err);
+    cr_assert_not_null(json, "%s", err.message);
+    cr_expect_eq(cJSON_GetArraySize(json_get(json, "rows")), 1 + 2 + 5);
+    row_named(json, "model.layers.5.mlp.down_proj.weight int4-g128");
+    cJSON_Delete(json);
+    outcome_free(&o);
+}
+
 // results/bundled has the tables of the write-ups: a trial must not replace them.
 Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     char root[512], command[1024];

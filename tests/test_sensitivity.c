@@ -354,6 +354,10 @@ Test(sensitivity, bad_questions_are_refused) {
     cr_expect_not(
         sensitivity_measure(m, four_formats(), 0, some_tokens(m), 9, &o, &s, NULL, NULL, &err));
     cr_expect_str_eq(err.message, "no format to measure");
+    const struct sensitivity_options none = {.only = "*.up_down"};
+    cr_expect_not(
+        sensitivity_measure(m, four_formats(), 1, some_tokens(m), 9, &none, &s, NULL, NULL, &err));
+    cr_expect_str_eq(err.message, "no tensor to measure");
     cr_expect_not(sensitivity_measure(m, four_formats(), FORMATS, some_tokens(m), 0, &o, &s, NULL,
                                       NULL, &err));
     cr_expect_str_eq(err.message, "the text to probe on has no tokens");

@@ -417,7 +417,7 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                               .text = sensitivity_text(tokens, n_tokens),
                               .search = options->search};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
-    bool ok = sensitivity_list(m, formats, n_formats, options->blocks_only, s, &a.spans, err) &&
+    bool ok = sensitivity_list(m, formats, n_formats, options, s, &a.spans, err) &&
               (a.is_anchor = memory_alloc(n_formats, sizeof *a.is_anchor, "formats", err));
     if (ok) {
         struct sensitivity_options o = choose_options(options, m, s->n_tensors, n_formats);

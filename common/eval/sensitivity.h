@@ -66,7 +66,8 @@ struct sensitivity_options {
     size_t anchors;        // formats measured per tensor; 0: all if that is quick, else 3 or 1
     size_t checks;         // other cells measured to check the estimates; 0: 32 (or all there are)
     bool blocks_only;      // leave out the embedding and the head
-    bool search;           // round with scales of least error (struct quant_hints)
+    const char *only, *skip; // patterns or NULL: these tensors, without those
+    bool search;             // round with scales of least error (struct quant_hints)
 };
 
 // done and total count units of work; what: the tensor at hand.
@@ -88,6 +89,10 @@ bool sensitivity_shapes(const struct model *m, const struct quant_format *const 
 static inline struct sensitivity_cell *sensitivity_at(const struct sensitivity *s, size_t tensor,
                                                       size_t format) {
     return &s->cells[tensor * s->n_formats + format];
+}
+// Whether the embedding and the head are left out.
+static inline bool sensitivity_blocks_only(const struct sensitivity *s) {
+    return s->tensors[s->n_tensors - 1].layer != SENSITIVITY_NO_LAYER;
 }
 // The damage of a cell: measured if it was, else estimated, never below 0; NaN without bytes.
 double sensitivity_kld(const struct sensitivity_cell *c);

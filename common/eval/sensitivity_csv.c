@@ -286,9 +286,9 @@ bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct 
     struct sensitivity shapes = {0};
     if (!sensitivity_read(s, path, sensitivity_fingerprint(m), err))
         return false;
-    bool blocks_only = s->tensors[s->n_tensors - 1].layer != SENSITIVITY_NO_LAYER;
-    bool ok = sensitivity_shapes(m, s->formats, s->n_formats, blocks_only, &shapes, err) &&
-              check_tensors(s, &shapes, path, err);
+    bool ok =
+        sensitivity_shapes(m, s->formats, s->n_formats, sensitivity_blocks_only(s), &shapes, err) &&
+        check_tensors(s, &shapes, path, err);
     sensitivity_free(&shapes);
     if (!ok)
         sensitivity_free(s);

@@ -119,7 +119,7 @@ static bool measure_uniform(const struct lab *lab, struct probe *probe,
     struct recipe r;
     struct quantize_stats stats;
     const struct quantize_options how = {.search = options.search};
-    if (!recipe_uniform(&r, f, NULL, NULL, err))
+    if (!recipe_uniform(&r, f, options.only, options.skip, err))
         return false;
     struct model *m = model_quantize_with(lab->model, &r, &how, &stats, err);
     recipe_free(&r);
@@ -230,6 +230,8 @@ static bool run(struct lab *lab, struct error *err) {
         cli_usage_error(&program, "--formats: %s", err->message);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
     options.search = lab->options.search;
+    options.only = lab->options.only;
+    options.skip = lab->options.skip;
     bool analysis = !lab->options.tokens; // --logits needs none
     bool ok = check_config(lab, formats, n, err);
     char *folder = ok && analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;

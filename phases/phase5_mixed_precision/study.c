@@ -94,9 +94,9 @@ static bool read_again(struct study *st, const struct quant_format *const *forma
     struct error ignored;
     if (!file_exists(path) || !sensitivity_read_for(&st->s, path, st->lab->model, &ignored))
         return false;
-    bool all = st->s.tensors[st->s.n_tensors - 1].layer == SENSITIVITY_NO_LAYER;
     if (st->s.text == sensitivity_text(st->calib.ids, st->fit) && st->s.tokens <= st->n_fit &&
-        2 * st->s.tokens > st->n_fit && all == !blocks_only(st) && same_formats(&st->s, formats, n))
+        2 * st->s.tokens > st->n_fit && sensitivity_blocks_only(&st->s) == blocks_only(st) &&
+        same_formats(&st->s, formats, n))
         return true;
     sensitivity_free(&st->s);
     return false;
