@@ -313,7 +313,7 @@ Test(lab, an_analysis_says_what_it_does_and_where_that_will_be, .init = cr_redir
     struct lab lab;
     struct sensitivity s;
     struct error err = {0};
-    char expected[512];
+    char expected[1024] = "";
     const char *model = shared_path("fixtures/qwen2-tied-bf16"), *text = text_of(model);
     const struct quant_format *f = quant_format_find("int8");
     const struct sensitivity_options options = {.tokens = 16, .window = 16, .anchors = 1};
@@ -326,10 +326,26 @@ Test(lab, an_analysis_says_what_it_does_and_where_that_will_be, .init = cr_redir
     cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
               err.message);
     sensitivity_free(&s);
+    const struct sensitivity_options other = {
+        .tokens = 16, .window = 16, .anchors = 1, .search = true};
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &other, temp_folder(), &s, &err), "%s",
+              err.message);
+    cr_expect(s.search);
+    sensitivity_free(&s);
+    struct sensitivity_options some = options;
+    some.skip = "*embed*";
+    cr_assert(lab_sensitivity(&lab, &f, 1, &some, temp_folder(), &s, &err), "%s", err.message);
+    size_t blocks = s.n_tensors;
+    sensitivity_free(&s);
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
+              err.message);
+    cr_expect_eq(s.n_tensors, blocks + 1, "what --skip left out was not measured again");
+    sensitivity_free(&s);
     fflush(stderr);
-    snprintf(expected, sizeof expected,
-             "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n",
-             temp_folder());
+    for (size_t i = 0; i < 4; i++) // all but the second
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected),
+                 "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n",
+                 temp_folder());
     cr_assert_stderr_eq_str(expected);
     lab_close(&lab, false, &err);
 }

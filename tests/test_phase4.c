@@ -9,6 +9,7 @@
 
 #include "core/file.h"
 #include "io/json.h"
+#include "shared.h"
 #include "temp.h"
 
 struct outcome {
@@ -113,6 +114,32 @@ Test(phase4, the_terminal_shows_the_worst_ten) {
     outcome_free(&o);
 }
 
+// The rows of whole models have searched scales then, and their tensors' damages are to explain
+// them.
+Test(phase4, a_search_for_scales_holds_for_the_tensors_too) {
+    struct outcome o =
+        run("--search --probe 16 --formats int4-g128 --quiet --lbl-dump-dir %s/searched");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    char *report = contents("searched/lbl_analysis.md");
+    cr_expect(strstr(report, "Each tensor was quantized alone, with scales of least error, "), "%s",
+              report);
+    free(report);
+    outcome_free(&o);
+}
+
+Test(phase4, only_and_skip_hold_for_the_tensors_too) {
+    struct outcome o = run("--only '*down_proj' --skip '*.0.*' --probe 16 --formats int4-g128 "
+                           "--json - --lbl-dump-dir %s/some");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    struct error err = {0};
+    cJSON *json = json_parse(o.out, strlen(o.out), "stdout", &err);
+    cr_assert_not_null(json, "%s", err.message);
+    cr_expect_eq(cJSON_GetArraySize(json_get(json, "rows")), 1 + 2 + 5);
+    row_named(json, "model.layers.5.mlp.down_proj.weight int4-g128");
+    cJSON_Delete(json);
+    outcome_free(&o);
+}
+
 // results/bundled has the tables of the write-ups: a trial must not replace them.
 Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     char root[512], command[1024];
@@ -132,6 +159,25 @@ Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     free(contents("out/bundled/lbl_analysis.md"));
     snprintf(command, sizeof command, "%s/results", temp_folder());
     cr_expect_eq(rmdir(command), 0, "something is in %s", command);
+}
+
+// Rows of 128 are no whole blocks of q4_k, and that is no reason to lose the table.
+Test(phase4, a_format_that_cannot_hold_a_matrix_has_no_row_for_all) {
+    char arguments[1024];
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    snprintf(arguments, sizeof arguments,
+             "--model %s --text %s/text.txt --calib %s/text.txt --ctx 32 --probe 16 "
+             "--formats q4_k,int8 --lbl-dump-dir %%s/a",
+             model, model, model);
+    struct outcome o = run(arguments);
+    cr_expect_eq(o.status, 0, "%s", o.err);
+    cr_expect(strstr(o.err, "warning: q4_k cannot hold every matrix of the blocks"), "%s", o.err);
+    cr_expect(strstr(o.out, "| int8 per-channel, sum of tensors "), "%s", o.out);
+    cr_expect_null(strstr(o.out, "q4_k"), "%s", o.out);
+    outcome_free(&o);
+    char *cost = contents("a/lbl_cost.md"); // 28 matrices and the embedding, in int8 alone
+    cr_expect(strstr(cost, "29 of 29 combinations were measured.\n"), "%s", cost);
+    free(cost);
 }
 
 static void expect_failure(const char *arguments, int status, const char *message) {

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,15 +22,22 @@ struct outcome {
     char *err;
 };
 
+// The folder of a fixture, from the root on: phases run elsewhere.
+static void fixture_path(const char *relative, char path[2048]) {
+    char root[1024];
+    const char *fixture = shared_path(relative);
+    cr_assert_not_null(getcwd(root, sizeof root));
+    snprintf(path, 2048, "%s%s%s", *fixture == '/' ? "" : root, *fixture == '/' ? "" : "/",
+             fixture);
+}
+
 // Runs a phase on a fixture with its own text, from within the temporary folder.
 static struct outcome run(const char *phase, const char *arguments) {
     char root[1024], model[2048], command[8192], path[512];
     cr_assert_not_null(getcwd(root, sizeof root));
     if (access(phase, X_OK) != 0)
         cr_skip_test("no ./%s", phase);
-    const char *fixture = shared_path("fixtures/qwen2-tied-bf16");
-    snprintf(model, sizeof model, "%s%s%s", *fixture == '/' ? "" : root, *fixture == '/' ? "" : "/",
-             fixture);
+    fixture_path("fixtures/qwen2-tied-bf16", model);
     snprintf(command, sizeof command,
              "cd %s && %s/%s --model %s --text %s/text.txt --calib %s/text.txt %s --json out.json "
              ">out 2>err",
@@ -69,7 +77,7 @@ static double number(const struct outcome *o, const char *config, const char *ke
 }
 
 static struct outcome run_fast(const char *more) {
-    char arguments[2048];
+    char arguments[6144];
     snprintf(arguments, sizeof arguments, "%s %s", FAST, more);
     struct outcome o = run("phase5", arguments);
     cr_assert_eq(o.status, 0, "%s", o.err);
@@ -182,7 +190,8 @@ Test(phase5, a_sweep_shows_the_solver_beside_its_rivals_at_every_budget) {
     cr_expect(strstr(csv, "\nheuristic k_m 4 bits,") && strstr(csv, "\nheuristic first-last 7 "));
     cr_expect(strstr(csv, "\nuniform q4_0 search,") && strstr(csv, "\nuniform int4-g128,"));
     cr_expect(strstr(table, "Solver / best other") && strstr(table, " of 5 budgets."), "%s", table);
-    cr_expect(strstr(words, "](sweep.md)"));
+    cr_expect(strstr(words, "](sweep.md)") && strstr(words, "| damage alone, nats |"));
+    cr_expect(strstr(words, "| mix | predicted, nats | measured, nats |"), "%s", words);
     free(csv);
     free(table);
     free(words);
@@ -226,9 +235,35 @@ Test(phase5, keep_may_have_another_base) {
     outcome_free(&o);
 }
 
+// Rows of 96 and 192 are no blocks of q4_k, those of 256 are: three matrices in three layers.
+Test(phase5, keep_counts_the_damage_of_what_the_base_can_hold) {
+    double bytes[2];
+    char model[2048];
+    fixture_path("fixtures/qwen3-qknorm-bf16", model);
+    for (int i = 0; i < 2; i++) {
+        char arguments[4096];
+        snprintf(arguments, sizeof arguments, "--model %s --base q4_k --keep %d --choices none",
+                 model, i + 1);
+        struct outcome o = run_fast(arguments);
+        bytes[i] = number(&o, i ? "keep 2" : "keep 1", "model_bytes");
+        outcome_free(&o);
+    }
+    cr_expect_gt(bytes[1], bytes[0], "the second layer was the first again");
+}
+
+static ino_t inode_of_the_analysis(void) {
+    char path[512];
+    struct stat s;
+    snprintf(path, sizeof path, "%s/results/qwen2-tied-bf16/mixed-search.csv", temp_folder());
+    cr_assert_eq(stat(path, &s), 0, "%s", path);
+    return s.st_ino;
+}
+
 Test(phase5, a_size_is_kept_and_an_analysis_read_again) {
     struct outcome a = run_fast("--size 600kB --config solver");
+    ino_t before = inode_of_the_analysis();
     struct outcome b = run_fast("--size 600kB --config solver");
+    cr_expect_eq(inode_of_the_analysis(), before, "it was written again");
     cr_expect_leq(number(&a, "solver", "model_bytes"), 600000);
     cr_expect_eq(number(&a, "solver", "kld_mean"), number(&b, "solver", "kld_mean"));
     outcome_free(&a);
@@ -251,6 +286,7 @@ Test(phase5, mistakes_are_one_line) {
     refused("--size big", 2, "--size is 'big', expected bytes such as 2.4GB");
     refused("--formats int9", 2, "no weight format is called 'int9'");
     refused("--base f16", 2, "--base is 'f16', which is no format of fewer than 16 bits");
+    refused("--base nf4 --target gguf", 2, "--base is 'nf4', which has no type in GGUF files");
     refused("--sweep 0.001", 2, "--sweep is 0.001, expected 0 or at least 0.01 bits");
     refused("--keep 99", 2, "--keep is '99', expected 0 to 4, the layers of the model");
     refused("--config 'int4 group 128'", 2,

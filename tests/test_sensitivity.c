@@ -354,6 +354,10 @@ Test(sensitivity, bad_questions_are_refused) {
     cr_expect_not(
         sensitivity_measure(m, four_formats(), 0, some_tokens(m), 9, &o, &s, NULL, NULL, &err));
     cr_expect_str_eq(err.message, "no format to measure");
+    const struct sensitivity_options none = {.only = "*.up_down"};
+    cr_expect_not(
+        sensitivity_measure(m, four_formats(), 1, some_tokens(m), 9, &none, &s, NULL, NULL, &err));
+    cr_expect_str_eq(err.message, "no tensor to measure");
     cr_expect_not(sensitivity_measure(m, four_formats(), FORMATS, some_tokens(m), 0, &o, &s, NULL,
                                       NULL, &err));
     cr_expect_str_eq(err.message, "the text to probe on has no tokens");
@@ -399,10 +403,11 @@ Test(sensitivity, what_is_written_is_read_again) {
     free(s.tensors[3].name); // quotes and commas survive
     s.tensors[3].name = strdup("a,\"b\"");
     s.cells[5].kld_measured = INFINITY;
+    s.search = true;
     cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
     cr_assert(sensitivity_read(&back, path, sensitivity_fingerprint(m), &err), "%s", err.message);
     cr_expect(back.model == s.model && back.text == s.text && back.tokens == 16 &&
-              back.window == 16);
+              back.window == 16 && back.search);
     cr_assert(back.n_tensors == s.n_tensors && back.n_formats == 2);
     cr_expect_eq(back.formats[1], quant_format_find("int4-g32"));
     cr_expect_eq(back.check.cells, s.check.cells);
@@ -446,24 +451,26 @@ static void expect_refusal(const char *text, const char *from, const char *to, u
 
 Test(sensitivity, broken_files_are_refused) {
     static const char text[] =
-        "tensor,kind,format,layer,model,text,tokens,window,model_bytes,bytes,n,k,input_outliers,"
-        "input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
+        "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"
+        "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
         "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
         "kld_measured,kld_error\n"
-        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,512,300,16,16,0,3,3.5,2.5,1.5,"
+        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1\n"
-        "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,512,150,16,16,0,3,3.5,2.5,1.5,"
+        "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,1,512,150,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.02,0.98,0.75,,\n";
     struct error err = {0};
     struct sensitivity s;
     const char *path = temp_file("whole.csv", text, strlen(text));
     cr_assert(sensitivity_read(&s, path, 0xff, &err), "%s", err.message);
     cr_expect_eq(s.tensors[0].input_worst_channel, 3);
+    cr_expect(s.search);
     cr_expect_eq(sensitivity_kld(&s.cells[1]), 0.75);
     sensitivity_free(&s);
     expect_refusal(text, "kld_error", "kld_sigma", 0xff, "column 'kld_error' is missing");
     expect_refusal(text, "00ff", "00fe", 0xff, "belongs to another model");
     expect_refusal(text, "00ff", "00fg", 0xff, "line 2: model is");
+    expect_refusal(text, ",32,1,", ",32,yes,", 0xff, "line 2: search is 'yes', expected 0 or 1");
     expect_refusal(text, ",64,", ",-64,", 0xff, "tokens is '-64', expected a whole number");
     expect_refusal(text, ",int8,", ",int9,", 0xff, "line 2: format is 'int9'");
     expect_refusal(text, "0.5,0.1\n", "-0.5,0.1\n", 0xff, "expected a number of at least 0");
@@ -476,6 +483,38 @@ Test(sensitivity, broken_files_are_refused) {
     expect_refusal(text, rows, "", 0xff, "no rows");
 }
 
+// A layer that the model does not have, or bytes that no format takes there, would be indices and
+// budgets of whoever reads the file.
+Test(sensitivity, a_file_with_another_model_s_tensors_is_refused) {
+    struct error err = {0};
+    char path[256];
+    struct model *m = open_model(shared_path("fixtures/qwen2-tied-bf16"));
+    struct sensitivity s = measure(m, (struct sensitivity_options){.anchors = 1}), back;
+    snprintf(path, sizeof path, "%s/sensitivity.csv", temp_folder());
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_assert(sensitivity_read_for(&back, path, m, &err), "%s", err.message);
+    sensitivity_free(&back);
+    const size_t layer = s.tensors[3].layer, bytes = s.cells[5].bytes;
+    s.tensors[3].layer = 1 << 30;
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    cr_expect(strstr(err.message, "o_proj.weight' is not the model's 'model.layers.0."), "%s",
+              err.message);
+    s.tensors[3].layer = layer;
+    s.cells[5].bytes = bytes + 1;
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    s.cells[5].bytes = bytes;
+    const size_t n = s.n_tensors;
+    s.n_tensors = 7; // the first layer only
+    cr_assert(sensitivity_write(&s, path, &err), "%s", err.message);
+    cr_expect_not(sensitivity_read_for(&back, path, m, &err));
+    cr_expect(strstr(err.message, ": 7 tensors, expected 28"), "%s", err.message);
+    s.n_tensors = n;
+    sensitivity_free(&s);
+    model_free(m);
+}
+
 Test(sensitivity, fingerprints_tell_models_apart) {
     struct model *m = open_model("data/model");
     uint64_t original = sensitivity_fingerprint(m);
@@ -486,7 +525,15 @@ Test(sensitivity, fingerprints_tell_models_apart) {
     const void *data = m->layers[1].q.w.data; // the same shapes, other weights
     m->layers[1].q.w.data = m->layers[2].q.w.data;
     cr_expect_neq(original, sensitivity_fingerprint(m));
+    size_t bytes = m->layers[1].q.w.bytes; // one bit of one weight
+    unsigned char *copy = malloc(bytes);
+    memcpy(copy, data, bytes);
+    m->layers[1].q.w.data = copy;
+    cr_expect_eq(original, sensitivity_fingerprint(m));
+    copy[bytes / 2 + 100] ^= 1;
+    cr_expect_neq(original, sensitivity_fingerprint(m));
     m->layers[1].q.w.data = (void *)data;
+    free(copy);
     cr_expect_neq(sensitivity_text((int32_t[]){1, 2}, 2), sensitivity_text((int32_t[]){2, 1}, 2));
     model_free(m);
 }

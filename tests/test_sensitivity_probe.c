@@ -104,6 +104,24 @@ Test(sensitivity_probe, a_model_does_not_diverge_from_itself) {
     model_free(m);
 }
 
+// NaN would be neither more nor less than the others, and might end as the best of them.
+Test(sensitivity_probe, logits_that_are_no_numbers_are_infinitely_far) {
+    struct error err = {0};
+    struct model *m = bundled();
+    int32_t tokens[WINDOW];
+    fill(tokens, WINDOW);
+    struct probe p;
+    cr_assert(probe_open(&p, m, m, tokens, WINDOW, WINDOW, WINDOW, &err), "%s", err.message);
+    float gain = m->final_norm.gain[3];
+    double kld = 0;
+    m->final_norm.gain[3] = NAN;
+    cr_assert(probe_kld(&p, m, m->config.n_layers, &kld, &err), "%s", err.message);
+    cr_expect(isinf(kld) && kld > 0, "%g", kld);
+    m->final_norm.gain[3] = gain;
+    probe_close(&p);
+    model_free(m);
+}
+
 // Around a mix: what a change does on top of what is changed already, against the original.
 Test(sensitivity_probe, starts_from_another_base) {
     struct error err = {0};

@@ -79,10 +79,14 @@ Test(sensitivity_report, says_what_stands_out) {
     expect_says(text, "over 128 tokens of a text, in windows of 64");
     expect_says(text, "Of 26 combinations of tensor and format, 26 were measured.");
     // 1e-2 of 1e-2 + 11e-4; two tensors are the worst tenth of twelve.
-    expect_says(text, "`h.1.attn.x` alone is 90 % of it, the worst tenth (2 of 12 tensors, 17 % of "
-                      "the weights) 91 %");
-    expect_says(text, "All `attn.x` together are 93 % of the damage with 33 % of the weights: 2.8 "
-                      "times the average per weight");
+    expect_says(
+        text,
+        "**A few tensors do most of the damage.** `h.1.attn.x` alone is 90 % of it, the worst tenth (2 of 12 tensors, 17 % of "
+        "the weights) 91 %");
+    expect_says(
+        text,
+        "**Kinds of tensors differ.** All `attn.x` together are 93 % of the damage with 33 % of the weights: 2.8 "
+        "times the average per weight");
     expect_says(text, "Layer 1 hurts most**, with 92 % of the damage");
     expect_says(text, "would save 5 %; any two of these layers would save 50 %");
     expect_says(text, "no good rule here");
@@ -167,8 +171,32 @@ Test(sensitivity_report, a_lossless_format_has_a_report_too) {
                                                .kld_estimated = NAN};
     char *text = report_of(&s, NULL);
     cr_expect(!strstr(text, "nan"), "%s", text);
+    expect_says(text, "Nothing: no tensor does any damage.");
     struct sensitivity_report r = {.s = &s, .model = "toy", .text = "a text", .format = 0};
     cr_assert(sensitivity_write_charts(&r, temp_folder(), &err), "%s", err.message);
+    free(text);
+    sensitivity_free(&s);
+}
+
+Test(sensitivity_report, a_format_that_cannot_hold_a_tensor_is_not_called_harmless) {
+    struct sensitivity s = example();
+    sensitivity_at(&s, 0, 1)->bytes = 0;
+    sensitivity_at(&s, 0, 1)->kld_measured = NAN;
+    char *text = report_of(&s, NULL);
+    expect_says(text, "Nothing that adds up: int4 group 128 cannot hold every tensor.");
+    cr_expect_null(strstr(text, " 0.0 %"), "a share of no number:\n%s", text);
+    free(text);
+    sensitivity_free(&s);
+}
+
+Test(sensitivity_report, even_damage_is_not_called_uneven) {
+    struct sensitivity s = example();
+    for (size_t i = 0; i < TENSORS * FORMATS; i++)
+        s.cells[i].kld_measured = 1e-4;
+    char *text = report_of(&s, NULL);
+    expect_says(text,
+                "**The damage is spread over many tensors.** `h.0.attn.x` alone is 8 % of it");
+    expect_says(text, "**Kinds of tensors differ little.** All `attn.x` together are 33 %");
     free(text);
     sensitivity_free(&s);
 }

@@ -2,7 +2,7 @@
 //
 // The additive model: the damage of a mix is the sum of its tensors' damages, each measured with
 // all others intact (sensitivity.h). Under it the best mix for a budget is a knapsack, which
-// quant/solver.h solves exactly. Where it fails, mix_refine.h measures around the solution.
+// quant/solver.h solves exactly. Where it fails, mix_measure.h measures around the solution.
 #ifndef NIBBLE_EVAL_MIX_H
 #define NIBBLE_EVAL_MIX_H
 
@@ -14,7 +14,7 @@
 struct mix_rules {
     const char *only, *skip; // patterns or NULL, as --only and --skip: tensors to choose for.
                              // Without only: those of the blocks
-    bool embeddings; // the embedding and the head too, in formats of at least min_bits and
+    bool embeddings;         // the embedding and the head too, in formats of at least min_bits and
     double min_bits, max_bits; // at most max_bits a weight (0: any)
     bool share_kernels;        // q, k and v of a layer take one format, gate and up too
     bool search;               // scales of least error

@@ -174,7 +174,8 @@ bool mix_solve_changes(const struct mix *x, const size_t *from, const double *kl
         double own = kld[mix_cell(x, i, from[i])], cost = x->cost[mix_cell(x, i, from[i])];
         for (size_t f = 0; f < x->s->n_formats; f++) {
             size_t at = mix_cell(x, i, f);
-            around.cost[at] = weight * (kld[at] - own) + (1 - weight) * (x->cost[at] - cost);
+            double change = weight * (kld[at] - own) + (1 - weight) * (x->cost[at] - cost);
+            around.cost[at] = isfinite(kld[at]) ? change : NAN; // infinite: it overflowed
         }
     }
     bool ok = mix_solve(&around, budget, picks, &solution, err);

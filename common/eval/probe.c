@@ -191,6 +191,6 @@ bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld
     for (size_t i = 0; ok && i < p->n; i++)
         sum += klds[i];
     free(klds);
-    *kld = sum / (double)p->n;
+    *kld = isnan(sum) ? INFINITY : sum / (double)p->n;
     return ok;
 }

@@ -34,7 +34,7 @@ void probe_close(struct probe *p);
 // `first`; with first 0 its embedding may be another too, and with first L only the head.
 bool probe_klds(struct probe *p, const struct model *m, size_t first, double *klds,
                 struct error *err);
-// Their mean.
+// Their mean; infinite where a logit is no number, so that no comparison takes it for the less.
 bool probe_kld(struct probe *p, const struct model *m, size_t first, double *kld,
                struct error *err);
 

@@ -33,6 +33,16 @@ double sensitivity_kld(const struct sensitivity_cell *c) {
     return isnan(c->kld_measured) ? c->kld_estimated : c->kld_measured;
 }
 
+size_t sensitivity_cells(const struct sensitivity *s, size_t *measured) {
+    size_t cells = 0;
+    *measured = 0;
+    for (size_t i = 0; i < s->n_tensors * s->n_formats; i++) {
+        cells += s->cells[i].bytes > 0;
+        *measured += s->cells[i].bytes > 0 && !isnan(s->cells[i].kld_measured);
+    }
+    return cells;
+}
+
 double sensitivity_sum(const struct sensitivity *s, size_t format) {
     double sum = 0;
     for (size_t t = 0; t < s->n_tensors; t++)
@@ -380,7 +390,7 @@ static bool check_probe(struct analysis *a, struct error *err) {
     double kld;
     if (!probe_kld(&a->probe, a->m, a->m->config.n_layers, &kld, err))
         return false;
-    return !isnan(kld) ||
+    return isfinite(kld) ||
            error_set(err, "the logits are not numbers: a weight is NaN, or overflows");
 }
 
@@ -404,9 +414,10 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                          const struct sensitivity_options *options, struct sensitivity *s,
                          sensitivity_progress *progress, void *user, struct error *err) {
     *s = (struct sensitivity){.model = sensitivity_fingerprint(m),
-                              .text = sensitivity_text(tokens, n_tokens)};
+                              .text = sensitivity_text(tokens, n_tokens),
+                              .search = options->search};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
-    bool ok = sensitivity_list(m, formats, n_formats, options->blocks_only, s, &a.spans, err) &&
+    bool ok = sensitivity_list(m, formats, n_formats, options, s, &a.spans, err) &&
               (a.is_anchor = memory_alloc(n_formats, sizeof *a.is_anchor, "formats", err));
     if (ok) {
         struct sensitivity_options o = choose_options(options, m, s->n_tensors, n_formats);

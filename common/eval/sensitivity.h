@@ -52,6 +52,7 @@ struct sensitivity {
     uint64_t model;        // sensitivity_fingerprint of the model it belongs to
     uint64_t text;         // sensitivity_text of what it was given to probe on
     size_t tokens, window; // of them, what it was measured on
+    bool search;           // with scales of least error
     size_t n_tensors, n_formats;
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;
@@ -65,7 +66,8 @@ struct sensitivity_options {
     size_t anchors;        // formats measured per tensor; 0: all if that is quick, else 3 or 1
     size_t checks;         // other cells measured to check the estimates; 0: 32 (or all there are)
     bool blocks_only;      // leave out the embedding and the head
-    bool search;           // round with scales of least error (struct quant_hints)
+    const char *only, *skip; // patterns or NULL: these tensors, without those
+    bool search;             // round with scales of least error (struct quant_hints)
 };
 
 // done and total count units of work; what: the tensor at hand.
@@ -88,13 +90,19 @@ static inline struct sensitivity_cell *sensitivity_at(const struct sensitivity *
                                                       size_t format) {
     return &s->cells[tensor * s->n_formats + format];
 }
+// Whether the embedding and the head are left out.
+static inline bool sensitivity_blocks_only(const struct sensitivity *s) {
+    return s->tensors[s->n_tensors - 1].layer != SENSITIVITY_NO_LAYER;
+}
 // The damage of a cell: measured if it was, else estimated, never below 0; NaN without bytes.
 double sensitivity_kld(const struct sensitivity_cell *c);
+// How many cells a format can hold, and how many of those were measured.
+size_t sensitivity_cells(const struct sensitivity *s, size_t *measured);
 // The damage that the additive model predicts for one format in every block: Σ kld. NaN if it
 // cannot hold all of them.
 double sensitivity_sum(const struct sensitivity *s, size_t format);
 
-// A hash of shape, names and a sample of every tensor's bytes; and one of a text's tokens.
+// A hash of shapes, names and bytes of every matrix; and one of a text's tokens.
 uint64_t sensitivity_fingerprint(const struct model *m);
 uint64_t sensitivity_text(const int32_t *tokens, size_t n);
 
@@ -103,6 +111,9 @@ uint64_t sensitivity_text(const int32_t *tokens, size_t n);
 // than `model` (a fingerprint).
 bool sensitivity_write(const struct sensitivity *s, const char *path, struct error *err);
 bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, struct error *err);
+// The same, and fails if a tensor or its bytes in a format are not those of the model.
+bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct model *m,
+                          struct error *err);
 
 // Spearman's rank correlation of n pairs, ties sharing their mean rank; NaN for less than two
 // pairs, or where all of one side are equal. Fails only for want of memory.

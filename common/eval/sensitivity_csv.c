@@ -47,7 +47,7 @@ static void print_number(double value, FILE *f) {
 }
 
 static void print_header(FILE *f) {
-    fputs("tensor,kind,format,layer,model,text,tokens,window,model_bytes,bytes", f);
+    fputs("tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes", f);
 #define X(key) fputs("," #key, f);
     TENSOR_SIZES(X)
     TENSOR_NUMBERS(X)
@@ -64,8 +64,8 @@ static void print_row(const struct sensitivity *s, size_t tensor, size_t format,
     print_text(s->formats[format]->name, f);
     if (t->layer != SENSITIVITY_NO_LAYER)
         fprintf(f, "%zu", t->layer);
-    fprintf(f, ",%016" PRIx64 ",%016" PRIx64 ",%zu,%zu,%zu,%zu", s->model, s->text, s->tokens,
-            s->window, t->bytes, c->bytes);
+    fprintf(f, ",%016" PRIx64 ",%016" PRIx64 ",%zu,%zu,%d,%zu,%zu", s->model, s->text, s->tokens,
+            s->window, s->search, t->bytes, c->bytes);
 #define X(key) fprintf(f, ",%zu", t->key);
     TENSOR_SIZES(X)
 #undef X
@@ -140,6 +140,7 @@ static bool has_columns(const struct reader *r) {
                                         "text",
                                         "tokens",
                                         "window",
+                                        "search",
                                         "model_bytes",
                                         "bytes",
 #define X(key) #key,
@@ -228,12 +229,18 @@ static bool read_rows(const struct reader *r, struct sensitivity *s) {
     return true;
 }
 
+static bool read_flag(const struct reader *r, size_t row, const char *column, bool *out) {
+    const char *text = csv_text(r->csv, row, column);
+    *out = strcmp(text, "1") == 0;
+    return *out || strcmp(text, "0") == 0 || fail(r, row, column, "0 or 1");
+}
+
 static bool read_all(const struct reader *r, uint64_t model, struct sensitivity *s) {
     if (r->csv->rows < 2)
         return error_set(r->err, "%s: no rows", r->path);
     if (!has_columns(r) || !read_u64(r, 0, "model", 16, &s->model) ||
         !read_u64(r, 0, "text", 16, &s->text) || !read_size(r, 0, "tokens", &s->tokens) ||
-        !read_size(r, 0, "window", &s->window))
+        !read_size(r, 0, "window", &s->window) || !read_flag(r, 0, "search", &s->search))
         return false;
     if (s->model != model)
         return error_set(r->err,
@@ -249,6 +256,40 @@ bool sensitivity_read(struct sensitivity *s, const char *path, uint64_t model, s
         return false;
     bool ok = read_all(&(struct reader){&csv, path, err}, model, s);
     csv_free(&csv);
+    if (!ok)
+        sensitivity_free(s);
+    return ok;
+}
+
+static bool same_tensor(const struct sensitivity_tensor *a, const struct sensitivity_tensor *b) {
+    return strcmp(a->name, b->name) == 0 && strcmp(a->kind, b->kind) == 0 && a->layer == b->layer &&
+           a->n == b->n && a->k == b->k && a->bytes == b->bytes;
+}
+
+static bool check_tensors(const struct sensitivity *s, const struct sensitivity *shapes,
+                          const char *path, struct error *err) {
+    bool same = s->n_tensors == shapes->n_tensors;
+    for (size_t t = 0; same && t < s->n_tensors; t++) {
+        same = same_tensor(&s->tensors[t], &shapes->tensors[t]);
+        for (size_t f = 0; same && f < s->n_formats; f++)
+            same = sensitivity_at(s, t, f)->bytes == sensitivity_at(shapes, t, f)->bytes;
+        if (!same)
+            return error_set(err, "%s: '%.100s' is not the model's '%.100s'", path,
+                             s->tensors[t].name, shapes->tensors[t].name);
+    }
+    return same ||
+           error_set(err, "%s: %zu tensors, expected %zu", path, s->n_tensors, shapes->n_tensors);
+}
+
+bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct model *m,
+                          struct error *err) {
+    struct sensitivity shapes = {0};
+    if (!sensitivity_read(s, path, sensitivity_fingerprint(m), err))
+        return false;
+    bool ok =
+        sensitivity_shapes(m, s->formats, s->n_formats, sensitivity_blocks_only(s), &shapes, err) &&
+        check_tensors(s, &shapes, path, err);
+    sensitivity_free(&shapes);
     if (!ok)
         sensitivity_free(s);
     return ok;

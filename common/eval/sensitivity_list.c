@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "eval/sensitivity_part.h"
 #include "quant/format.h"
+#include "quant/recipe.h"
 
 const struct linear *model_linear(const struct model *m, size_t layer, enum linear_role role) {
     if (role == ROLE_EMBEDDING)
@@ -51,13 +52,6 @@ static bool visit_all(const struct model *m, bool blocks_only, span_visitor *vis
             visit(user, (struct linear_span){SENSITIVITY_NO_LAYER, ROLE_HEAD, 1}, err));
 }
 
-static bool count(void *user, struct linear_span span, struct error *err) {
-    (void)span;
-    (void)err;
-    ++*(size_t *)user;
-    return true;
-}
-
 // "model.layers.3.mlp.down_proj.weight": what is behind the last part that is a number, or for the
 // embedding and the head behind "model.", without ".weight".
 static char *kind_of(const char *name, struct error *err) {
@@ -75,15 +69,26 @@ static char *kind_of(const char *name, struct error *err) {
 
 struct listing {
     const struct model *m;
-    struct sensitivity_tensor *tensors;
+    const struct sensitivity_options *options;
+    struct sensitivity_tensor *tensors; // NULL: they are counted
     struct linear_span *spans;
     size_t n;
 };
 
+static bool is_wanted(const struct sensitivity_options *o, const char *name) {
+    return !(o->skip && pattern_match(o->skip, name)) && (!o->only || pattern_match(o->only, name));
+}
+
 static bool list(void *user, struct linear_span span, struct error *err) {
     struct listing *l = user;
-    struct sensitivity_tensor *t = &l->tensors[l->n];
     const struct tensor *w = &model_linear(l->m, span.layer, span.first)->w;
+    if (!is_wanted(l->options, w->name))
+        return true;
+    if (!l->tensors) {
+        l->n++;
+        return true;
+    }
+    struct sensitivity_tensor *t = &l->tensors[l->n];
     *t = (struct sensitivity_tensor){.layer = span.layer, .k = w->shape[1]};
     for (size_t i = 0; i < span.n; i++) {
         const struct tensor *part =
@@ -96,12 +101,15 @@ static bool list(void *user, struct linear_span span, struct error *err) {
 }
 
 bool sensitivity_list(const struct model *m, const struct quant_format *const *formats,
-                      size_t n_formats, bool blocks_only, struct sensitivity *s,
-                      struct linear_span **spans, struct error *err) {
-    size_t n = 0, cells;
-    visit_all(m, blocks_only, count, &n, err);
+                      size_t n_formats, const struct sensitivity_options *options,
+                      struct sensitivity *s, struct linear_span **spans, struct error *err) {
+    struct listing l = {.m = m, .options = options};
+    visit_all(m, options->blocks_only, list, &l, err);
+    size_t n = l.n, cells;
     if (!n_formats)
         return error_set(err, "no format to measure");
+    if (!n)
+        return error_set(err, "no tensor to measure");
     if (!size_mul(n, n_formats, &cells))
         return error_set(err, "%zu tensors in %zu formats overflow", n, n_formats);
     s->n_formats = n_formats;
@@ -113,7 +121,8 @@ bool sensitivity_list(const struct model *m, const struct quant_format *const *f
         return false;
     memcpy(s->formats, formats, n_formats * sizeof *formats);
     s->n_tensors = n; // from here on, names are freed
-    return visit_all(m, blocks_only, list, &(struct listing){m, s->tensors, *spans, 0}, err);
+    l = (struct listing){m, options, s->tensors, *spans, 0};
+    return visit_all(m, options->blocks_only, list, &l, err);
 }
 
 // Of all its parts; 0 if the format cannot hold one.
@@ -135,8 +144,9 @@ bool sensitivity_shapes(const struct model *m, const struct quant_format *const 
                         size_t n_formats, bool blocks_only, struct sensitivity *s,
                         struct error *err) {
     struct linear_span *spans = NULL;
+    const struct sensitivity_options options = {.blocks_only = blocks_only};
     *s = (struct sensitivity){0};
-    bool ok = sensitivity_list(m, formats, n_formats, blocks_only, s, &spans, err);
+    bool ok = sensitivity_list(m, formats, n_formats, &options, s, &spans, err);
     for (size_t t = 0; ok && t < s->n_tensors; t++)
         for (size_t f = 0; f < n_formats; f++)
             *sensitivity_at(s, t, f) = (struct sensitivity_cell){

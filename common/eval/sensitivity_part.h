@@ -27,11 +27,11 @@ struct linear_span {
 };
 
 const struct linear *model_linear(const struct model *m, size_t layer, enum linear_role role);
-// The tensors of a model, cells without content, and where the tensors are: *spans [n_tensors], the
-// caller's to free, as s is (sensitivity_free), whatever this returns.
+// The tensors of a model that options ask for, cells without content, and where the tensors are:
+// *spans [n_tensors], the caller's to free, as s is (sensitivity_free), whatever this returns.
 bool sensitivity_list(const struct model *m, const struct quant_format *const *formats,
-                      size_t n_formats, bool blocks_only, struct sensitivity *s,
-                      struct linear_span **spans, struct error *err);
+                      size_t n_formats, const struct sensitivity_options *options,
+                      struct sensitivity *s, struct linear_span **spans, struct error *err);
 
 // Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and
 // between them those that leave the smallest gaps; at most n, true in chosen [n_formats].

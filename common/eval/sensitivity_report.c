@@ -31,11 +31,11 @@ static const struct sensitivity_cell *main_cell(const struct writer *w, size_t t
 
 // Of the damage per weight, in multiples of the average.
 static double density(const struct writer *w, const struct sensitivity_group *g) {
-    return w->kld > 0 ? g->kld / (double)g->weights / (w->kld / (double)w->weights) : 0;
+    return w->kld > 0 ? g->kld / (double)g->weights / (w->kld / (double)w->weights) : NAN;
 }
 
 static double share(double part, double whole) {
-    return whole > 0 ? 100 * part / whole : 0;
+    return whole > 0 ? 100 * part / whole : NAN;
 }
 
 // "model.layers.0.mlp.down_proj" of "model.layers.0.mlp.down_proj.weight".
@@ -101,8 +101,10 @@ static void tell_worst(struct writer *w) {
         weights += t->n * t->k;
     }
     fprintf(w->f,
-            "- **A few tensors do most of the damage.** `%.*s` alone is %.0f %% of it, the worst "
-            "tenth (%zu of %zu tensors, %.0f %% of the weights) %.0f %%.\n",
+            "- **%s** `%.*s` alone is %.0f %% of it, the worst tenth (%zu of %zu tensors, %.0f %% "
+            "of the weights) %.0f %%.\n",
+            share(kld, w->kld) > 50 ? "A few tensors do most of the damage."
+                                    : "The damage is spread over many tensors.",
             short_length(w->s->tensors[worst].name), w->s->tensors[worst].name,
             share(sensitivity_kld(main_cell(w, worst)), w->kld), tenth, w->n,
             share((double)weights, (double)w->weights), share(kld, w->kld));
@@ -122,12 +124,14 @@ static const struct sensitivity_group *extreme(const struct sensitivity_group *g
 static void tell_kinds(struct writer *w) {
     const struct sensitivity_group *most = extreme(w->kinds, w->n_kinds, true),
                                    *least = extreme(w->kinds, w->n_kinds, false);
-    fprintf(w->f,
-            "- **Kinds of tensors differ.** All `%s` together are %.0f %% of the damage with %.0f "
-            "%% of the weights: %.1f times the average per weight. At the other end, `%s` does "
-            "%.2f times the average.\n",
-            most->kind, share(most->kld, w->kld), share((double)most->weights, (double)w->weights),
-            density(w, most), least->kind, density(w, least));
+    fprintf(
+        w->f,
+        "- **Kinds of tensors differ%s.** All `%s` together are %.0f %% of the damage with %.0f "
+        "%% of the weights: %.1f times the average per weight. At the other end, `%s` does "
+        "%.2f times the average.\n",
+        density(w, most) > 1.5 ? "" : " little", most->kind, share(most->kld, w->kld),
+        share((double)most->weights, (double)w->weights), density(w, most), least->kind,
+        density(w, least));
 }
 
 static void tell_layers(struct writer *w) {
@@ -267,7 +271,11 @@ static void tell_sum(struct writer *w) {
 
 static bool write_findings(struct writer *w) {
     if (!(w->kld > 0)) {
-        fputs("Nothing: no tensor does any damage.\n", w->f);
+        const char *format = w->s->formats[w->r->format]->label;
+        if (isnan(w->kld))
+            fprintf(w->f, "Nothing that adds up: %s cannot hold every tensor.\n", format);
+        else
+            fputs("Nothing: no tensor does any damage.\n", w->f);
         return true;
     }
     tell_worst(w);
@@ -284,22 +292,21 @@ static bool write_findings(struct writer *w) {
 
 static void write_method(struct writer *w) {
     const struct sensitivity *s = w->s;
-    size_t cells = 0, measured = 0;
+    size_t measured, cells = sensitivity_cells(s, &measured);
     double error = 0; // of log kld
     for (size_t i = 0; i < s->n_tensors * s->n_formats; i++) {
         const struct sensitivity_cell *c = &s->cells[i];
-        cells += c->bytes > 0;
-        measured += c->bytes > 0 && !isnan(c->kld_measured);
         error += c->kld_error > 0 && isfinite(c->kld_measured) ? c->kld_error / c->kld_measured : 0;
     }
     fprintf(
         w->f,
         "# Which tensors hurt: %s\n\n"
-        "Each tensor was quantized alone, everything else left as it was, and the model's "
+        "Each tensor was quantized alone%s, everything else left as it was, and the model's "
         "next-token distribution compared with the original's (KL divergence, in nats) over %zu "
         "tokens of %s, in windows of %zu. Of %zu combinations of tensor and format, %zu were "
         "measured",
-        w->r->model, s->tokens, w->r->text, s->window, cells, measured);
+        w->r->model, s->search ? ", with scales of least error" : "", s->tokens, w->r->text,
+        s->window, cells, measured);
     if (measured < cells)
         fprintf(w->f, " and %zu estimated from those", cells - measured);
     fprintf(w->f, ". The tokens' scatter makes a measurement uncertain by %.0f %% on average.",

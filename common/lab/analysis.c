@@ -114,12 +114,13 @@ static bool has_formats(const struct sensitivity *s, const struct quant_format *
 // True with s filled if the file is there and will do; whatever is wrong with it, it is made again.
 static bool read_again(const struct lab *lab, const struct token_list *calib,
                        const struct quant_format *const *formats, size_t n_formats,
-                       const char *path, struct sensitivity *s) {
+                       const struct sensitivity_options *options, const char *path,
+                       struct sensitivity *s) {
     struct error ignored;
-    if (!file_exists(path) ||
-        !sensitivity_read(s, path, sensitivity_fingerprint(lab->model), &ignored))
+    if (!file_exists(path) || !sensitivity_read_for(s, path, lab->model, &ignored))
         return false;
-    if (s->text == sensitivity_text(calib->ids, calib->n) && has_formats(s, formats, n_formats))
+    if (s->text == sensitivity_text(calib->ids, calib->n) && s->search == options->search &&
+        sensitivity_blocks_only(s) == options->blocks_only && has_formats(s, formats, n_formats))
         return true;
     sensitivity_free(s);
     return false;
@@ -132,7 +133,7 @@ static bool run(const struct lab *lab, const struct quant_format *const *formats
     char *path = path_join(folder, "sensitivity.csv", err);
     bool ok = path && lab_calibration(lab, &calib, err);
     if (ok) {
-        ok = (reuse && read_again(lab, &calib, formats, n_formats, path, s)) ||
+        ok = (reuse && read_again(lab, &calib, formats, n_formats, options, path, s)) ||
              measure(lab, &calib, formats, n_formats, options, path, s, err);
         token_list_free(&calib);
     }

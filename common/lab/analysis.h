@@ -24,8 +24,9 @@ const struct quant_format **lab_formats(const char *names, size_t *n, struct err
 bool lab_sensitivity(const struct lab *lab, const struct quant_format *const *formats,
                      size_t n_formats, const struct sensitivity_options *options,
                      const char *folder, struct sensitivity *s, struct error *err);
-// Reads folder/sensitivity.csv if it belongs to this model and calibration text and has all these
-// formats (then s may have more of them, in another order); else as lab_sensitivity.
+// Reads folder/sensitivity.csv if it belongs to this model and calibration text, has all these
+// formats (then s may have more of them, in another order), all tensors and the scales that options
+// ask for; else as lab_sensitivity.
 bool lab_sensitivity_reuse(const struct lab *lab, const struct quant_format *const *formats,
                            size_t n_formats, const struct sensitivity_options *options,
                            const char *folder, struct sensitivity *s, struct error *err);

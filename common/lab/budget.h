@@ -4,7 +4,8 @@
 
 #include "eval/mix.h"
 
-// "2.4GB", "512 MiB", "1e6": a number and a unit of 1000 or 1024 (B, kB, MB, GB, TB; KiB, …).
+// "2.4GB", "512 MiB", "1000000": a number without exponent and a unit of 1000 or 1024 (B, kB, MB,
+// GB, TB; KiB, …). False, leaving *bytes alone, if it is none, or less than 1 or 2⁶² and more.
 bool budget_parse_bytes(const char *text, size_t *bytes);
 
 struct budget_flags {

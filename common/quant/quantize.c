@@ -69,7 +69,8 @@ static bool quantize_linear(void *user, struct linear *l) {
     struct tensor from = l->w, *to = &l->w;
     size_t n = from.shape[0], k = from.shape[1], bytes;
     if (!format->bytes(format, n, k, &bytes))
-        return error_set(job->err, "%s: %zu x %zu in %s overflows", from.name, n, k, format->name);
+        return error_set(job->err, "%s: %s cannot hold %zu x %zu weights", from.name, format->name,
+                         n, k);
     void *data = memory_alloc(bytes, 1, from.name, job->err);
     if (!data)
         return false;

@@ -117,6 +117,7 @@ static void settle_own_choices(struct search *s) {
 
 // ---- what is worth trying below a limit -------------------------------------------------------
 
+// What it means that item i takes choice j and not its own.
 static struct departure departure_of(const struct search *s, size_t i, size_t j) {
     const struct solver_choice *to = &s->items[i].choices[j];
     const struct solver_choice *from = &s->items[i].choices[s->own[i]];

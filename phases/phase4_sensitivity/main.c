@@ -69,6 +69,18 @@ static bool sum_row(struct lab *lab, const struct sensitivity *s, size_t format,
     return result_table_add(&lab->table, &row, err);
 }
 
+// All blocks in one format, unless their rows are no multiples of its blocks.
+static bool format_rows(struct lab *lab, const struct sensitivity *s, size_t format,
+                        struct error *err) {
+    if (isnan(sensitivity_sum(s, format))) {
+        cli_warn(&program, "%s cannot hold every matrix of the blocks: it has no row for all",
+                 s->formats[format]->name);
+        return true;
+    }
+    return lab_quantized(lab, (struct lab_config){s->formats[format]->name, false}, err) &&
+           sum_row(lab, s, format, err);
+}
+
 static bool tensor_row(struct lab *lab, const struct sensitivity *s, size_t tensor, size_t format,
                        struct error *err) {
     const struct sensitivity_tensor *t = &s->tensors[tensor];
@@ -106,9 +118,10 @@ static bool measure_uniform(const struct lab *lab, struct probe *probe,
                             const struct quant_format *f, double *kld, struct error *err) {
     struct recipe r;
     struct quantize_stats stats;
-    if (!recipe_uniform(&r, f, NULL, NULL, err))
+    const struct quantize_options how = {.search = options.search};
+    if (!recipe_uniform(&r, f, options.only, options.skip, err))
         return false;
-    struct model *m = model_quantize(lab->model, &r, false, &stats, NULL, NULL, err);
+    struct model *m = model_quantize_with(lab->model, &r, &how, &stats, err);
     recipe_free(&r);
     bool ok = m && probe_kld(probe, m, 0, kld, err);
     model_free(m);
@@ -159,20 +172,18 @@ static bool write_cost(const struct lab *lab, const struct sensitivity *s, doubl
     struct file_writer w;
     char *path = path_join(folder, "lbl_cost.md", err);
     bool ok = path && file_writer_open(&w, path, err);
-    size_t measured = 0;
+    size_t measured, cells = sensitivity_cells(s, &measured);
     free(path);
     if (!ok)
         return false;
-    for (size_t i = 0; i < s->n_tensors * s->n_formats; i++)
-        measured += s->cells[i].bytes && !isnan(s->cells[i].kld_measured);
-    fprintf(
-        w.stream,
-        "%zu layers, %zu tensors, %zu formats, %zu tokens: %.0f seconds on %d threads, %.0f of "
-        "the processors, a peak of %.2f GB (the checkpoint's %.2f GB are mapped). %zu of %zu combinations were "
-        "measured, the others estimated",
-        lab->model->config.n_layers, s->n_tensors, s->n_formats, s->tokens, seconds,
-        lab->options.threads, processor_seconds, (double)memory_use().peak / 1e9,
-        (double)model_bytes(lab->model) / 1e9, measured, s->n_tensors * s->n_formats);
+    fprintf(w.stream,
+            "%zu layers, %zu tensors, %zu formats, %zu tokens: %.0f seconds on %d threads, %.0f of "
+            "the processors, a peak of %.2f GB (the checkpoint's %.2f GB are mapped). %zu of %zu "
+            "combinations were measured%s",
+            lab->model->config.n_layers, s->n_tensors, s->n_formats, s->tokens, seconds,
+            lab->options.threads, processor_seconds, (double)memory_use().peak / 1e9,
+            (double)model_bytes(lab->model) / 1e9, measured, cells,
+            measured < cells ? ", the others estimated" : "");
     if (s->check.cells > 1)
         fprintf(w.stream, "; over %zu that have both the rank correlation is %.3f", s->check.cells,
                 s->check.rank_correlation);
@@ -192,8 +203,7 @@ static bool analyse(struct lab *lab, const struct quant_format *const *formats, 
                          folder, err) &&
               report(lab, &s, folder, err);
     for (size_t f = 0; ok && f < n; f++)
-        ok = lab_quantized(lab, (struct lab_config){formats[f]->name, false}, err) &&
-             sum_row(lab, &s, f, err);
+        ok = format_rows(lab, &s, f, err);
     ok = ok && tensor_rows(lab, &s, err);
     if (ok && !dump_folder && !lab->options.quiet)
         cli_note(&program, "lbl_analysis.md, sensitivity.csv and charts are in %s", folder);
@@ -219,6 +229,9 @@ static bool run(struct lab *lab, struct error *err) {
     if (!formats)
         cli_usage_error(&program, "--formats: %s", err->message);
     options.window = lab->options.ctx < 512 ? lab->options.ctx : 512;
+    options.search = lab->options.search;
+    options.only = lab->options.only;
+    options.skip = lab->options.skip;
     bool analysis = !lab->options.tokens; // --logits needs none
     bool ok = check_config(lab, formats, n, err);
     char *folder = ok && analysis ? lab_analysis_folder(lab, dump_folder, err) : NULL;

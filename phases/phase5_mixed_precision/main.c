@@ -84,8 +84,6 @@ static const struct cli_program program = {
     .n_flags = sizeof flags / sizeof *flags,
 };
 
-// XX --------------------------------------------------------------------------------
-
 static bool save(struct study *st, struct error *err) {
     struct lab *lab = st->lab;
     struct recipe r;

@@ -70,7 +70,7 @@ static bool measure_mixes(struct study *st, struct prediction *p, struct error *
         at->bytes = st->budget.rest + mix_bytes(&st->mix, picks);
         at->predicted = mix_cost(&st->mix, picks);
         ok = mix_measure(&st->mix, &st->check, picks, &at->measured, err);
-        p->n += at->predicted > 0 && at->measured > 0; // logarithms follow
+        p->n += at->predicted > 0 && at->measured > 0 && isfinite(at->measured); // for logarithms
         progress_update(&progress, (uint64_t)i + 1, (uint64_t)mixes, NULL);
     }
     progress_finish(&progress);
@@ -164,16 +164,16 @@ static void write_found(const struct study *st, FILE *f) {
             s->bound < s->cost ? "a gap is left" : "proven", s->lambda);
     fprintf(f,
             "Candidates, on %zu calibration tokens kept for this; the first is the row 'solver'"
-            ":\n\n| mix | predicted | measured |\n|:----|----:|----:|\n",
+            ":\n\n| mix | predicted, nats | measured, nats |\n|:----|----:|----:|\n",
             st->check.n);
     for (size_t i = 0; i < st->found.n; i++)
-        fprintf(f, "| %s | %.6f | %.6f |\n", st->found.list[i].name, st->found.list[i].predicted,
+        fprintf(f, "| %s | %.4g | %.4g |\n", st->found.list[i].name, st->found.list[i].predicted,
                 st->found.list[i].checked);
     fprintf(f, "\n");
 }
 
 static void write_tensors(const struct study *st, FILE *f) {
-    fprintf(f, "## The mix\n\n| tensor | format | bits per weight | damage alone |\n"
+    fprintf(f, "## The mix\n\n| tensor | format | bits per weight | damage alone, nats |\n"
                "|:-------|:-------|----:|----:|\n");
     for (size_t i = 0; i < st->mix.n; i++) {
         const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];

@@ -73,10 +73,10 @@ static bool keep_picks(const struct study *st, size_t n, size_t *picks, struct e
         return false;
     for (size_t i = 0; i < st->mix.n; i++) {
         const struct sensitivity_tensor *t = &st->s.tensors[st->mix.tensors[i]];
-        if (t->layer != SENSITIVITY_NO_LAYER)
+        bool lowered = t->layer != SENSITIVITY_NO_LAYER && mix_tensor_bytes(&st->mix, i, low) > 0;
+        picks[i] = lowered ? low : high;
+        if (lowered)
             damage[t->layer] += sensitivity_kld(sensitivity_at(&st->s, st->mix.tensors[i], low));
-        bool fits = mix_tensor_bytes(&st->mix, i, low) > 0;
-        picks[i] = t->layer == SENSITIVITY_NO_LAYER || !fits ? high : low;
     }
     for (size_t k = 0; k < n && k < layers; k++) {
         size_t worst = 0;

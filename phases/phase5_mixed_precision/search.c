@@ -194,7 +194,7 @@ static bool refine(struct study *st, size_t bytes, int rounds, struct shortlist 
     const struct mix *x = &st->mix;
     double *kld = memory_alloc(x->n, st->s.n_formats * sizeof *kld, "changes", err);
     bool ok = kld != NULL;
-    for (int round = 1; ok && round <= rounds; round++) {
+    for (int round = 1; ok && round <= rounds && isfinite(l->list[from].checked); round++) {
         struct progress p;
         size_t next = from;
         progress_start(&p, "around the solution", "tensors");

@@ -9,8 +9,8 @@
 #include "eval/sensitivity_report.h"
 #include "lab/analysis.h"
 
-// One token through the model costs about a multiply-add per weight; two cores do about 10¹³ in two
-// minutes.
+// One token through the model costs about a multiply-add per weight; two cores do 6·10¹² in about
+// two minutes (eval/sensitivity.c).
 static const double AFFORDABLE = 5e12;
 enum { LEAST_FIT = 64 }; // tokens
 
@@ -92,12 +92,11 @@ static bool same_formats(const struct sensitivity *s, const struct quant_format 
 static bool read_again(struct study *st, const struct quant_format *const *formats, size_t n,
                        const char *path) {
     struct error ignored;
-    if (!file_exists(path) ||
-        !sensitivity_read(&st->s, path, sensitivity_fingerprint(st->lab->model), &ignored))
+    if (!file_exists(path) || !sensitivity_read_for(&st->s, path, st->lab->model, &ignored))
         return false;
-    bool all = st->s.tensors[st->s.n_tensors - 1].layer == SENSITIVITY_NO_LAYER;
     if (st->s.text == sensitivity_text(st->calib.ids, st->fit) && st->s.tokens <= st->n_fit &&
-        2 * st->s.tokens > st->n_fit && all == !blocks_only(st) && same_formats(&st->s, formats, n))
+        2 * st->s.tokens > st->n_fit && sensitivity_blocks_only(&st->s) == blocks_only(st) &&
+        same_formats(&st->s, formats, n))
         return true;
     sensitivity_free(&st->s);
     return false;
@@ -157,18 +156,20 @@ static bool parse_range(const char *text, struct mix_rules *rules, struct error 
     return error_set(err, "--embeddings is '%s', expected bits a weight such as 8 or 4-8", text);
 }
 
-static bool check_base(const char *name, struct error *err) {
-    const struct quant_format *f = name ? quant_format_find(name) : NULL;
-    if (!name || (f && f->dtype == DTYPE_BLOCK))
-        return true;
-    return error_set(err, "--base is '%s', which is no format of fewer than 16 bits", name);
+// The base is a candidate too.
+static bool check_base(const struct study_options *o, struct error *err) {
+    const struct quant_format *f = o->base ? quant_format_find(o->base) : NULL;
+    if (o->base && (!f || f->dtype != DTYPE_BLOCK))
+        return error_set(err, "--base is '%s', which is no format of fewer than 16 bits", o->base);
+    return !f || !o->gguf_only || f->gguf_type ||
+           error_set(err, "--base is '%s', which has no type in GGUF files", o->base);
 }
 
 bool study_check(const struct lab *lab, const struct study_options *o, struct error *err) {
     struct mix_rules ignored;
     size_t n;
     size_t layers = lab->model->config.n_layers;
-    if (!check_base(o->base, err))
+    if (!check_base(o, err))
         return false;
     if (o->keep > layers)
         return error_set(err, "--keep is '%zu', expected 0 to %zu, the layers of the model",

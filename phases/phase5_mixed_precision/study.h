@@ -94,8 +94,8 @@ bool study_rows(struct study *st, struct error *err);
 // The formats of --formats, and the 16 bits of the checkpoint; the caller frees it.
 const struct quant_format **study_formats(const struct lab *lab, const struct study_options *o,
                                           size_t *n, struct error *err);
-// Passes of the model over one token that can be afforded without being asked for, in thousands of
-// millions of multiply-adds.
+// Whether so many passes of the model over so many tokens take at most about two minutes on two
+// cores: what may be done without being asked for.
 bool study_affords(const struct study *st, double passes, size_t tokens);
 
 // Of all formats whose model is within 1 % of the budget's bytes, those worth a row: the three that

@@ -20,7 +20,6 @@ struct point {
 
 struct row {
     double bits;
-    char chosen[64]; // which candidate the solver's is
     struct point solver, first_last, k_m;
     const struct uniform *uniform; // the best of all formats of at most 1 % more bytes, or NULL
 };
@@ -55,7 +54,6 @@ static bool measure_row(struct sweep *w, double bits, int rounds, struct row *ro
     if (!study_search(st, bytes, rounds, &l, err))
         return false;
     *row = (struct row){.bits = bits};
-    snprintf(row->chosen, sizeof row->chosen, "%s", l.list[0].name);
     bool ok = measure_point(w, &l.list[0], &row->solver, err) &&
               measure_point(w, shortlist_find(&l, "heuristic first-last"), &row->first_last, err) &&
               measure_point(w, shortlist_find(&l, "heuristic k_m"), &row->k_m, err);
@@ -249,7 +247,7 @@ struct columns {
 };
 
 static void add_column(struct columns *c, size_t bytes, double kld) {
-    if (!(kld > 0)) // the axis is logarithmic
+    if (!(kld > 0) || isinf(kld)) // the axis is logarithmic
         return;
     c->x[c->n] = (double)bytes / 1e6;
     c->y[c->n++] = kld;
@@ -318,7 +316,8 @@ bool study_sweep(struct study *st, bool *any, struct error *err) {
     struct lab *lab = st->lab;
     struct sweep w = {.st = st};
     double step = (double)st->options->sweep;
-    bool quick = study_affords(st, 60, st->n_check); // 25 budgets are about 240 passes
+    // 25 budgets are about 240 passes; who asks for them waits four times as long as for the rest.
+    bool quick = study_affords(st, 60, st->n_check);
     *any = step > 0;
     if (!*any)
         return true;

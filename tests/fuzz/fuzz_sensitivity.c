@@ -1,4 +1,4 @@
-// eval/sensitivity: any bytes as a file of sensitivities; what is read can be written and reported.
+// eval/sensitivity: any bytes as a file of sensitivities; what is read can be ranked.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
