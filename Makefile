@@ -29,7 +29,7 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARN) -fopenmp -Icommon -I. -MMD -MP $(P
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell $(PKG_CONFIG) --libs $(PKGS)) -lstb -lm -fopenmp
 
-LIB_SOURCES := $(sort $(wildcard common/*/*.c kernels/cpu/*.c))
+LIB_SOURCES := $(sort $(wildcard common/*/*.c kernels/cpu/*.c kernels/cpu/*/*.c))
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/obj/%.o)
 LIB := $(BUILD)/libnibble.a
 
@@ -61,7 +61,7 @@ TEST_OBJECTS := $(TEST_SOURCES:%.c=$(BUILD)/obj/%.o) \
 # What is tested under an ARM emulator: nothing that needs a library of others.
 ARM_CC ?= aarch64-linux-gnu-gcc
 BARE_SOURCES := tests/bare/main.c $(patsubst %,tests/test_%.c,compare core kernels matmul matmul_i8 weave \
-	attention woven) $(sort $(wildcard kernels/cpu/*.c common/core/*.c common/quant/*.c))
+	attention woven ladder) $(sort $(wildcard kernels/cpu/*.c kernels/cpu/*/*.c common/core/*.c common/quant/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 FUZZ_SECONDS ?= 60
 DOCS := README.md ROADMAP.md data/README.md $(sort $(wildcard notebooks-md/*.md))

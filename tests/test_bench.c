@@ -1,10 +1,10 @@
-// tools/bench: what a disturbed measurement is, and that it is taken again.
+// lab/bench.h: what a disturbed measurement is, and that it is taken again.
 #include <criterion/criterion.h>
 #include <sched.h>
 #include <stdint.h>
 
 #include "core/timer.h"
-#include "tools/bench/bench.h"
+#include "lab/bench.h"
 #include "tools/bench/neighbour.h"
 
 Test(bench, median_of_odd_and_even_numbers) {

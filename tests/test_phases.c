@@ -139,6 +139,55 @@ Test(phases, a_table_goes_to_stdout_and_nothing_else) {
     outcome_free(&o);
 }
 
+// ---- phase 3's ladder ---------------------------------------------------------------------------
+
+static cJSON *json_of(const struct outcome *o) {
+    struct error err = {0};
+    cr_assert_eq(o->status, 0, "%s", o->err);
+    cJSON *json = json_parse(o->out, strlen(o->out), "stdout", &err);
+    cr_assert(json, "%s", err.message);
+    return json;
+}
+
+Test(phases, the_ladder_has_a_row_for_each_step) {
+    static const char *const configs[] = {"memory read, one thread", "memory read, all threads",
+                                          "float16, one thread",     "float16, all threads",
+                                          "1 unpack the matrix",     "2 unpack each weight",
+                                          "3 unpack in vectors",     "4 integer products",
+                                          "5 woven weights",         "6 woven, all threads"};
+    struct outcome o = run("phase3", "--bench --ladder --shape 80x384 --json -");
+    cJSON *json = json_of(&o);
+    cr_expect_eq(cJSON_GetArraySize(json_get(json, "rows")), 10);
+    for (size_t c = 0; c < 10; c++) {
+        const cJSON *row = row_named(json, configs[c]);
+        double us = number(row, "us"), bytes = number(row, "bits_per_weight") / 8 * 80 * 384;
+        bool f16 = strncmp(configs[c], "float16", 7) == 0;
+        cr_expect_str_eq(json_get(row, "format")->valuestring, f16 ? "f16" : "int4-g128");
+        cr_expect_float_eq(number(row, "gb_s") * us * 1e3 / bytes, 1, 1e-3, "%s", configs[c]);
+        cr_expect_float_eq(number(row, "decode_tps") * us * 3.086e3 / (80 * 384), 1, 1e-3);
+        cr_expect(number(row, "of_limit") > 0, "%s", configs[c]);
+        if (c >= 2) // those that round x are off by what that costs
+            cr_expect(number(row, "rel_error") <= (c < 7 ? 1e-5 : 2e-2), "%s", configs[c]);
+    }
+    cr_expect_float_eq(number(row_named(json, configs[1]), "of_limit"), 1, 1e-9);
+    cJSON_Delete(json);
+    outcome_free(&o);
+}
+
+Test(phases, the_ladder_refuses_what_it_has_no_use_for) {
+    expect_failure("phase3", "--ladder", 2, "--ladder needs --bench too");
+    expect_failure("phase3", "--bench --shape 80x384", 2, "--shape needs --ladder too");
+    expect_failure("phase3", "--bench --ladder --model %s", 2, "--ladder and --model exclude");
+    expect_failure("phase3", "--bench --ladder --config fp16", 2, "'fp16', which is no row of");
+    static const char *const shapes[] = {"80-384", "80x",      "0x128",
+                                         "80x100", "80x65664", "80x128x1"};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        char arguments[64];
+        snprintf(arguments, sizeof arguments, "--bench --ladder --shape %s", shapes[i]);
+        expect_failure("phase3", arguments, 2, "expected rows x columns");
+    }
+}
+
 Test(phases, csv_appends_under_one_header) {
     char arguments[1024], path[256];
     snprintf(path, sizeof path, "%s/rows.csv", temp_folder());
@@ -234,14 +283,6 @@ Test(phases, a_wrong_command_line_is_status_2) {
 }
 
 // ---- saving and loading -------------------------------------------------------------------------
-
-static cJSON *json_of(const struct outcome *o) {
-    struct error err = {0};
-    cr_assert_eq(o->status, 0, "%s", o->err);
-    cJSON *json = json_parse(o->out, strlen(o->out), "stdout", &err);
-    cr_assert(json, "%s", err.message);
-    return json;
-}
 
 static const char *in_temp(char path[256], const char *name) {
     snprintf(path, 256, "%s/%s", temp_folder(), name);

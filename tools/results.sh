@@ -1,7 +1,7 @@
 #!/bin/sh
 # Regenerates results/ on this machine: the bundled model's tables, rows and figures; where they are,
 # those of the model of books in $NIBBLE_SHARED, and the times and sizes of the synthetic checkpoints
-# that `make synth` writes. `tools/results.sh kernels models peers` makes only the parts that are named.
+# that `make synth` writes. `tools/results.sh kernels ladder peers` makes only the parts that are named.
 set -eu
 trap 'rm -f results/*/*.md.new results/cpu-*.new results/cpu-*.new.csv' EXIT
 cd "$(dirname "$0")/.."
@@ -163,6 +163,11 @@ kernels() {
     echo results/cpu-kernels.md
 }
 
+# The steps from unpacking everything to the kernel that models run on.
+ladder() {
+    run_as ladder phase3 results/machine --bench --ladder
+}
+
 # Whole models, in $ROUNDS rounds; k-quants need rows of 256.
 models() {
     rm -f results/cpu-models.new.csv
@@ -205,6 +210,7 @@ gguf
 training
 machine
 kernels
+ladder
 models
 peers
 demo

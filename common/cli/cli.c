@@ -270,6 +270,11 @@ int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct err
     return ids;
 }
 
+bool cli_shape(const char *text, unsigned *n, unsigned *k) {
+    int end = 0;
+    return sscanf(text, "%5ux%6u%n", n, k, &end) == 2 && !text[end] && *n && *k;
+}
+
 // ---- printing and leaving -------------------------------------------------------------
 
 // A line of its own even where a progress bar was being drawn.

@@ -85,6 +85,9 @@ bool cli_print_help(const struct cli_program *p, FILE *f, struct error *err);
 // `what`. A blank text has none.
 int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct error *err);
 
+// Rows and columns of a matrix, "8192x8192"; false if the text is anything else, or one is 0.
+bool cli_shape(const char *text, unsigned *n, unsigned *k);
+
 // Prints "phase2: message" to stderr and exits 1: the work failed.
 _Noreturn void cli_fail(const struct cli_program *p, const struct error *err);
 // Prints "phase2: message; try './phase2 --help'" and exits 2: the command line is wrong.

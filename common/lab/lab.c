@@ -85,8 +85,8 @@ static bool check_outputs(const struct cli_options *o, struct error *err) {
     return true;
 }
 
-bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
-              struct error *err) {
+bool lab_start(struct lab *lab, const struct cli_program *program, int argc, char **argv,
+               struct error *err) {
     *lab = (struct lab){.program = program};
     struct cli_options *o = &lab->options;
     cli_parse(program, argc, argv, o);
@@ -94,23 +94,24 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
     omp_set_num_threads(o->threads);
     if (o->isa)
         kernels_level_force((enum cpu_level)(o->isa - 1));
-    lab->table = (struct result_table){.phase = program->phase,
-                                       .model = o->model ? o->model : "bundled",
-                                       .device = "cpu",
-                                       .ppl_mode = o->ppl_mode == PPL_HALF ? "half" : "full",
-                                       .bits_of = o->only || o->skip
-                                                      ? "the matrices that --only and --skip leave"
-                                                      : RESULT_BITS_OF,
-                                       .threads = o->threads};
-    if (!check_outputs(o, err))
-        return false;
+    lab->table =
+        (struct result_table){.phase = program->phase, .device = "cpu", .threads = o->threads};
+    return check_outputs(o, err);
+}
+
+// The rest of lab_open.
+static bool open_inputs(struct lab *lab, struct error *err) {
+    struct cli_options *o = &lab->options;
+    lab->table.bits_of =
+        o->only || o->skip ? "the matrices that --only and --skip leave" : RESULT_BITS_OF;
     if (o->cuda && !gpu_open(lab, err))
         return false;
     if (o->limits) {
         lab->done = true;
-        lab->table.model = lab->table.ppl_mode = NULL;
         return measure_limits(&lab->table, err);
     }
+    lab->table.model = o->model ? o->model : "bundled";
+    lab->table.ppl_mode = o->ppl_mode == PPL_HALF ? "half" : "full";
     if (!(lab->folder = inputs_find_model(o->model, err)))
         return false;
     inputs_keep_apart(lab);
@@ -125,6 +126,11 @@ bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char
         return load_model(lab, err);
     return open_model(lab, err) && inputs_read_text(lab, err) && inputs_read_questions(lab, err) &&
            inputs_read_prompt(lab, err);
+}
+
+bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
+              struct error *err) {
+    return lab_start(lab, program, argc, argv, err) && open_inputs(lab, err);
 }
 
 static bool write_results(struct lab *lab, struct error *err) {
@@ -391,18 +397,25 @@ static bool check_config(const struct lab *lab, const struct lab_config *configs
     return ok;
 }
 
+bool lab_configs(struct lab *lab, const struct lab_config *configs, size_t n, struct error *err) {
+    if (!open_inputs(lab, err))
+        return false;
+    if (lab->done)
+        return true;
+    if (!check_config(lab, configs, n, err) || !check_out(lab, err))
+        return false;
+    if (n)
+        warn_of_packed(lab);
+    bool ok = lab_baseline(lab, err);
+    for (size_t i = 0; ok && i < n && !lab->done; i++)
+        ok = lab_quantized(lab, configs[i], err);
+    return ok;
+}
+
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,
              int argc, char **argv, struct error *err) {
     cli_wait_briefly(argv);
     struct lab lab;
-    bool ok = lab_open(&lab, program, argc, argv, err);
-    if (ok && !lab.done)
-        ok = check_config(&lab, configs, n, err) && check_out(&lab, err);
-    if (ok && !lab.done && n)
-        warn_of_packed(&lab);
-    if (ok && !lab.done)
-        ok = lab_baseline(&lab, err);
-    for (size_t i = 0; ok && i < n && !lab.done; i++)
-        ok = lab_quantized(&lab, configs[i], err);
+    bool ok = lab_start(&lab, program, argc, argv, err) && lab_configs(&lab, configs, n, err);
     return lab_close(&lab, ok, err);
 }

@@ -5,7 +5,8 @@
 //     lab_baseline     the row all others are compared with
 //     lab_quantized    one row per configuration
 //     lab_close        prints, writes, frees
-// and lab_run, which is these four in this order.
+// and lab_run, which is these four in this order. lab_start is what lab_open does first, for a
+// phase whose flags can ask for something else: lab_configs goes on from there.
 #ifndef NIBBLE_LAB_LAB_H
 #define NIBBLE_LAB_LAB_H
 
@@ -37,8 +38,11 @@ struct lab {
     bool done; // the flags asked for something that needs no rows, and it is done
 };
 
-// Handles --tokenize, --detokenize and --limits itself (then lab->done). False with a message on
-// failure; a command line that is wrong ends the program (cli_usage_error).
+// Parses flags, sets threads and instruction set, checks that outputs can be written. False with a
+// message on failure; a command line that is wrong ends the program (cli_usage_error).
+bool lab_start(struct lab *lab, const struct cli_program *program, int argc, char **argv,
+               struct error *err);
+// The same and all inputs. Handles --tokenize, --detokenize and --limits itself (then lab->done).
 bool lab_open(struct lab *lab, const struct cli_program *program, int argc, char **argv,
               struct error *err);
 // Prints the table, or writes JSON and CSV where asked: after a failure the rows that there are.
@@ -77,6 +81,8 @@ bool lab_wanted(const struct lab *lab, const char *label);
 // caller frees it.
 char *lab_project_path(const char *relative, struct error *err);
 
+// After lab_start: the inputs, and a row for each of n configurations behind the baseline's.
+bool lab_configs(struct lab *lab, const struct lab_config *configs, size_t n, struct error *err);
 // The whole of a phase that measures a list of configurations; --out saves the one that --config
 // names.
 bool lab_run(const struct cli_program *program, const struct lab_config *configs, size_t n,

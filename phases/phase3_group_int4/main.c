@@ -2,7 +2,20 @@
 //
 // Sixteen levels cannot serve a row that has one huge weight. Give every group of neighbours a
 // scale of its own and the huge weight spoils only its own group. Two weights share a byte.
-#include "lab/lab.h"
+#include "phases/phase3_group_int4/ladder.h"
+
+static struct {
+    bool ladder;
+    const char *shape;
+} flags;
+
+static const struct cli_flag phase_flags[] = {
+    {"ladder", NULL, CLI_FLAG, &flags.ladder, 0, 0, NULL, "Kernels",
+     "with --bench: one matrix times one token, from unpacking everything to the kernel that "
+     "models run on, in six steps; takes 1.5 GB of memory"},
+    {"shape", "NxK", CLI_TEXT, &flags.shape, 3, 0, NULL, "Kernels",
+     "rows and columns of --ladder's matrix [11008x2048]"},
+};
 
 static const struct cli_program program = {
     .name = "phase3",
@@ -12,7 +25,10 @@ static const struct cli_program program = {
         "./phase3                                        the bundled model\n"
         "./phase3 --model qwen2.5-3b --limit 20000 --prompt \"The capital of France is\"\n"
         "./phase3 --config 'int4 group 128'              one configuration\n"
-        "./phase3 --config 'int4 group 128' --out m4     save it; then ./phase1 --model m4\n",
+        "./phase3 --config 'int4 group 128' --out m4     save it; then ./phase1 --model m4\n"
+        "./phase3 --bench --ladder                       kernels, each better than the last\n",
+    .flags = phase_flags,
+    .n_flags = sizeof phase_flags / sizeof *phase_flags,
 };
 
 static const struct lab_config configs[] = {
@@ -35,9 +51,43 @@ static const struct lab_config configs[] = {
     {.format = "int4-g32-zp"},
 };
 
+// The matrix's shape; ends the program where flags do not go together.
+static void check_ladder(const struct cli_options *o, unsigned *n, unsigned *k) {
+    const struct {
+        const char *flag;
+        bool given;
+    } others[] = {{"model", o->model},   {"recipe", o->recipe}, {"prompt", o->prompt},
+                  {"tokens", o->tokens}, {"out", o->out},       {"limits", o->limits},
+                  {"device", o->cuda}};
+    if (!o->bench)
+        cli_usage_error(&program, "--ladder needs --bench too");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i].given)
+            cli_usage_error(&program, "--ladder and --%s exclude each other", others[i].flag);
+    if (o->config && !ladder_has(o->config))
+        cli_usage_error(&program, "--config is '%s', which is no row of --ladder", o->config);
+    if (flags.shape && (!cli_shape(flags.shape, n, k) || *k % 128 || *k > 65536))
+        cli_usage_error(&program,
+                        "--shape is '%s', expected rows x columns, those a multiple of 128 up to "
+                        "65536, as 11008x2048",
+                        flags.shape);
+}
+
 int main(int argc, char **argv) {
     struct error err = {0};
-    if (!lab_run(&program, configs, sizeof configs / sizeof *configs, argc, argv, &err))
+    struct lab lab;
+    unsigned n = 11008, k = 2048; // up and gate of a 3 B model
+    cli_wait_briefly(argv);
+    bool ok = lab_start(&lab, &program, argc, argv, &err);
+    if (flags.shape && !flags.ladder)
+        cli_usage_error(&program, "--shape needs --ladder too");
+    if (flags.ladder)
+        check_ladder(&lab.options, &n, &k);
+    if (flags.ladder)
+        ok = ok && ladder_measure(&lab, n, k, &err);
+    else
+        ok = ok && lab_configs(&lab, configs, sizeof configs / sizeof *configs, &err);
+    if (!lab_close(&lab, ok, &err))
         cli_fail(&program, &err);
     return 0;
 }

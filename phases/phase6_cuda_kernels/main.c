@@ -145,8 +145,7 @@ static bool run_plan(struct lab *lab, const struct bench *b, const struct plan *
 // --------------------------------------------------------------------------------
 
 static void parse_shape(unsigned *n, unsigned *k) {
-    int end = 0;
-    if (sscanf(flags.shape, "%5ux%6u%n", n, k, &end) != 2 || flags.shape[end] || *n == 0 || *k == 0)
+    if (!cli_shape(flags.shape, n, k))
         cli_usage_error(&program, "--shape is '%s', expected rows x columns, as 8192x8192",
                         flags.shape);
 }

@@ -1,10 +1,10 @@
-// What the benchmarks share: a run timed over and over, whether something else had the processor
-// meanwhile, and the ends of a program.
+// What the benchmarks share beside lab/bench.h: memory, numbers and the end of a program.
 #ifndef NIBBLE_TOOLS_BENCH_H
 #define NIBBLE_TOOLS_BENCH_H
 
-#include <stdbool.h>
 #include <stddef.h>
+
+#include "lab/bench.h"
 
 // Ends the program with one line and status 1.
 _Noreturn void bench_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -12,25 +12,5 @@ _Noreturn void bench_fail(const char *fmt, ...) __attribute__((format(printf, 1,
 void *bench_alloc(size_t count, size_t size);
 // n normal numbers, always the same; the caller frees them.
 float *bench_normals(size_t n);
-// Of n > 0 numbers, which it sorts.
-double bench_median(double *x, size_t n);
-
-// Seconds that this process's threads were ready to run and had no processor, since they started;
-// 0 where the system does not count them.
-double bench_waited(void);
-// A measurement is disturbed, and taken again, when its threads waited longer than this share of
-// it. After BENCH_TRIES the last one counts whatever it was.
-#define BENCH_DISTURBED 0.02
-enum { BENCH_TRIES = 5 };
-
-typedef void bench_run(void *context, size_t i); // i: 0, 1, … of this series
-struct bench_times {
-    double median, fastest; // seconds of one run
-    size_t dropped;         // series that were disturbed
-    double waited;          // share of the series that counts
-};
-// Runs at least `least` times, then until `seconds` are over or it was `most` times.
-struct bench_times bench_measure(bench_run *run, void *context, size_t least, size_t most,
-                                 double seconds);
 
 #endif
