@@ -324,6 +324,13 @@ Test(report, progress_shows_share_rate_and_time_left) {
     assert_line(1, 30, 20, NULL, 41, "score 100 % 20/20 tokens  20/s  0:00 left");
 }
 
+Test(report, progress_shows_the_time_left_that_its_caller_knows) {
+    struct progress p = {.label = "score", .unit = "cells", .left = 90};
+    char line[1024];
+    progress_format(&p, 10, 50, 100, NULL, 0, false, line, sizeof line);
+    cr_assert_str_eq(line, "score  50 % 50/100 cells  5.0/s  1:30 left");
+}
+
 // Criterion's redirection makes stderr a pipe.
 Test(report, progress_is_a_line_in_30_seconds_without_a_terminal, .init = cr_redirect_stderr) {
     struct progress p, next;
