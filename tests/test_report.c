@@ -298,6 +298,18 @@ Test(report, json_file_is_replaced, .init = enter_scratch, .fini = leave_scratch
     result_table_free(&t);
 }
 
+Test(report, sizes_have_the_unit_that_fits) {
+    static const struct {
+        double bytes;
+        const char *text;
+    } sizes[] = {{999, "999 B"}, {806400, "806.4 kB"}, {5570560, "5.6 MB"}, {1.927e9, "1.93 GB"}};
+    for (size_t i = 0; i < 4; i++) {
+        char text[MARKDOWN_BYTES];
+        markdown_bytes(sizes[i].bytes, text);
+        cr_expect_str_eq(text, sizes[i].text);
+    }
+}
+
 Test(report, widths_count_columns_of_a_terminal) {
     cr_assert_eq(utf8_width("± sd"), 4);
     cr_assert_eq(utf8_width("漢字"), 4);
