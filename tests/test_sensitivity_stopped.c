@@ -117,6 +117,7 @@ Test(sensitivity_stopped, finished_tensors_are_not_measured_again) {
     struct sensitivity b = measure(m, "int4", 1, &rest);
     cr_expect_eq(rest.total, (a.n_tensors - STOPPED_IN) * FORMATS);
     cr_expect_eq(rest.calls, rest.total);
+    cr_expect(a.kept == 0 && b.kept == STOPPED_IN);
     bool changed = false;
     for (size_t f = 0; f < FORMATS; f++)
         changed |= b.cells[f].kld_measured == 0.125;

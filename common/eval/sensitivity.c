@@ -32,7 +32,6 @@ struct analysis {
     struct random random;
     bool *is_anchor;      // [n_formats]
     char *part;           // where finished tensors are kept; NULL: nowhere
-    size_t n_kept;        // tensors that a run before this one has finished
     double measured;      // cells measured per tensor, on average
     double layer_weights; // of a block, on average
     struct spent errors;  // work: weights, in all formats
@@ -358,13 +357,13 @@ static bool is_check(struct analysis *a) {
 static bool measure_damages(struct analysis *a, size_t tensor, struct error *err) {
     struct sensitivity *s = a->s;
     struct sensitivity_cell *cells = sensitivity_at(s, tensor, 0);
-    size_t total = (s->n_tensors - a->n_kept) * s->n_formats;
+    size_t total = (s->n_tensors - s->kept) * s->n_formats;
     sensitivity_choose_anchors(cells, s->n_formats, a->anchors, a->is_anchor);
     for (size_t f = 0; f < s->n_formats; f++) {
         bool wanted = a->is_anchor[f] || is_check(a), missing = isnan(cells[f].kld_measured);
         if (wanted && missing && cells[f].bytes && !measure_damage(a, tensor, f, err))
             return false;
-        if (a->progress && tensor >= a->n_kept)
+        if (a->progress && tensor >= s->kept)
             a->progress(a->user, ++a->done, total, seconds_left(a, tensor),
                         s->tensors[tensor].name);
     }
@@ -406,10 +405,10 @@ static bool keep(const struct analysis *a, size_t tensor, struct error *err) {
 static bool analyse(struct analysis *a, struct error *err) {
     struct sensitivity *s = a->s;
     size_t layer = SENSITIVITY_NO_LAYER;
-    for (size_t t = 0; t < a->n_kept; t++)
+    for (size_t t = 0; t < s->kept; t++)
         if (!measure_damages(a, t, err))
             return false;
-    for (size_t t = a->n_kept; t < s->n_tensors; t++) {
+    for (size_t t = s->kept; t < s->n_tensors; t++) {
         if (s->tensors[t].layer != SENSITIVITY_NO_LAYER && s->tensors[t].layer != layer) {
             layer = s->tensors[t].layer;
             if (!layer_inputs_capture(&a->inputs, &a->probe, layer, err))
@@ -452,7 +451,7 @@ static bool prepare(struct analysis *a, const struct quant_format *const *format
     s->window = a->probe.window;
     if (o.path && !(a->part = memory_printf(err, "%s.part", o.path)))
         return false;
-    a->n_kept = a->part ? sensitivity_take_up(s, a->part) : 0;
+    s->kept = a->part ? sensitivity_take_up(s, a->part) : 0;
     return check_probe(a, err) && layer_inputs_init(&a->inputs, &a->probe, err);
 }
 

@@ -53,6 +53,7 @@ struct sensitivity {
     uint64_t text;         // sensitivity_text of what it was given to probe on
     size_t tokens, window; // of them, what it was measured on
     size_t n_tensors, n_formats;
+    size_t kept; // of the tensors, those that a run before this one had finished
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;
     struct sensitivity_cell *cells; // [n_tensors, n_formats]

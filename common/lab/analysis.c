@@ -83,11 +83,10 @@ struct watch {
 };
 
 // What the first cells tell: what is left to do, and how long that takes.
-static void tell(struct watch *w, size_t total, double seconds_left) {
-    size_t n = w->s->n_tensors, left = total / w->s->n_formats;
-    if (!w->seen && left < n)
+static void tell(struct watch *w, double seconds_left) {
+    if (!w->seen && w->s->kept)
         cli_note(w->lab->program, "%zu of %zu matrices were measured by a run that was stopped",
-                 n - left, n);
+                 w->s->kept, w->s->n_tensors);
     w->seen = true;
     if (w->told || seconds_left == 0)
         return;
@@ -102,7 +101,7 @@ static void tell(struct watch *w, size_t total, double seconds_left) {
 static void show(void *user, size_t done, size_t total, double seconds_left, const char *what) {
     struct watch *w = user;
     if (!w->lab->options.quiet)
-        tell(w, total, seconds_left);
+        tell(w, seconds_left);
     w->progress.left = seconds_left;
     progress_update(&w->progress, done, total, what);
 }
