@@ -271,7 +271,8 @@ Test(gguf_config, tensors_that_are_missing_or_too_many_are_named) {
     }
 }
 
-// Whether there are biases is told by one matrix (of q, k and v by q): one without that is not lost.
+// Whether there are biases is told by one matrix (of q, k and v by q): one without that is not
+// lost.
 Test(gguf_config, tensors_that_belong_to_nothing_are_named) {
     static const char *const lonely[][2] = {
         {"blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias"},
