@@ -15,6 +15,7 @@ struct tiny {
     const char *without; // this key or tensor is left out
     const char *tensor;  // one more, [64, 64] …
     uint32_t type;       // … of this type
+    uint64_t empty_rows; // … or of so many rows of no weights
     struct gguf_bytes keys;
     uint64_t n_keys;
 };
@@ -71,7 +72,9 @@ static struct gguf_bytes tiny_file(struct tiny *t) {
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         if (!t->without || strcmp(t->without, tensors[i].name) != 0)
             put_one(&infos, &data, tensors[i].name, tensors[i].rows, tensors[i].columns, 0), n++;
-    if (t->tensor)
+    if (t->empty_rows)
+        put_one(&infos, &data, t->tensor, t->empty_rows, 0, t->type), n++;
+    else if (t->tensor)
         put_one(&infos, &data, t->tensor, H, t->type == 0 ? H : 256, t->type), n++;
     put_header(&b, 3, n, t->n_keys);
     put_raw(&b, t->keys.data, t->keys.size);
@@ -266,6 +269,30 @@ Test(gguf_config, tensors_that_are_missing_or_too_many_are_named) {
                  strange[i]);
         expect_refused((struct tiny){.tensor = strange[i]}, message);
     }
+}
+
+// Whether there are biases is told by one matrix (of q, k and v by q): one without that is not
+// lost.
+Test(gguf_config, tensors_that_belong_to_nothing_are_named) {
+    static const char *const lonely[][2] = {
+        {"blk.0.attn_k.bias", "model.layers.0.self_attn.k_proj.bias"},
+        {"blk.0.ffn_down.bias", "model.layers.0.mlp.down_proj.bias"},
+        {"blk.0.attn_norm.bias", "model.layers.0.input_layernorm.bias"},
+        {"output.bias", "lm_head.bias"}};
+    for (size_t i = 0; i < 4; i++) {
+        char message[128];
+        snprintf(message, sizeof message,
+                 "tensor '%s' would be ignored: this model computes without it", lonely[i][1]);
+        expect_refused((struct tiny){.tensor = lonely[i][0]}, message);
+    }
+}
+
+// q's rows are moved one by one: 2^60 of them would take years.
+Test(gguf_config, tensors_without_weights_are_named, .timeout = 60) {
+    expect_refused((struct tiny){.without = "blk.0.attn_q.weight",
+                                 .tensor = "blk.0.attn_q.weight",
+                                 .empty_rows = 1ull << 60},
+                   "tensor 'blk.0.attn_q.weight' has no weights");
 }
 
 Test(gguf_config, types_that_are_not_supported_are_named) {

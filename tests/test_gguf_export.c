@@ -10,7 +10,7 @@
 #include "quant/quantize.h"
 #include "shared.h"
 
-// A checkpoint in the type it is stored in, there and back: the same logits to the last bit.
+// A checkpoint in the type it is stored in (or a wider one), there and back: the same logits.
 static void expect_same_logits(const char *folder, const char *type) {
     struct model *m = model_of(folder);
     struct tokenizer *t = tokenizer_of(folder);

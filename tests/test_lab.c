@@ -350,6 +350,46 @@ Test(lab, an_analysis_says_what_it_does_and_where_that_will_be, .init = cr_redir
     lab_close(&lab, false, &err);
 }
 
+// The first `lines` of a file as another.
+static void copy_lines(const char *from, const char *to, size_t lines) {
+    struct error err = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), from);
+    char *text = file_read(path, 1 << 24, NULL, &err), *end = text;
+    cr_assert(text, "%s", err.message);
+    for (size_t i = 0; i < lines; i++)
+        end = strchr(end, '\n') + 1;
+    temp_file(to, text, (size_t)(end - text));
+    free(text);
+}
+
+Test(lab, an_analysis_that_was_stopped_goes_on, .init = cr_redirect_stderr) {
+    struct lab lab;
+    struct sensitivity s;
+    struct error err = {0};
+    char expected[512];
+    const char *model = shared_path("fixtures/qwen2-tied-bf16"), *text = text_of(model);
+    const struct quant_format *f = quant_format_find("int8");
+    const struct sensitivity_options options = {.tokens = 16, .window = 16, .anchors = 1};
+    cr_assert(lab_with(&lab, &err, model, WORDS("--text", text, "--calib", text)), "%s",
+              err.message);
+    cr_assert(lab_sensitivity(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s", err.message);
+    sensitivity_free(&s);
+    copy_lines("sensitivity.csv", "sensitivity.csv.part", 1 + 2);
+    temp_file("sensitivity.csv", "of another model", 16);
+    lab.options.quiet = false;
+    cr_assert(lab_sensitivity_reuse(&lab, &f, 1, &options, temp_folder(), &s, &err), "%s",
+              err.message);
+    fflush(stderr);
+    snprintf(expected, sizeof expected,
+             "phase2: measuring every matrix in 1 format, to be kept in %s/sensitivity.csv\n"
+             "phase2: 2 of %zu matrices were measured by a run that was stopped\n",
+             temp_folder(), s.n_tensors);
+    cr_assert_stderr_eq_str(expected);
+    sensitivity_free(&s);
+    lab_close(&lab, false, &err);
+}
+
 Test(lab, a_vocabulary_is_enough_to_tokenize, .init = cr_redirect_stdout) {
     struct lab lab;
     struct error err = {0};

@@ -140,6 +140,23 @@ Test(phase4, only_and_skip_hold_for_the_tensors_too) {
     outcome_free(&o);
 }
 
+Test(phase4, what_a_run_that_was_stopped_has_done_is_no_cost_of_the_next) {
+    char command[1024];
+    struct outcome o = run("--probe 32 --formats int4-g128 --lbl-dump-dir %s/a");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    outcome_free(&o);
+    snprintf(command, sizeof command, "cd %s/a && head -n 8 sensitivity.csv >sensitivity.csv.part",
+             temp_folder());
+    cr_assert_eq(system(command), 0);
+    o = run("--probe 32 --formats int4-g128 --lbl-dump-dir %s/a");
+    cr_assert_eq(o.status, 0, "%s", o.err);
+    outcome_free(&o);
+    char *cost = contents("a/lbl_cost.md");
+    cr_expect(strstr(cost, "; 7 of the tensors were measured before, by a run that was stopped."),
+              "%s", cost);
+    free(cost);
+}
+
 // results/bundled has the tables of the write-ups: a trial must not replace them.
 Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
     char root[512], command[1024];

@@ -14,7 +14,7 @@ static const struct cli_program program = {.name = "phase3", .phase = 3};
 
 static bool lab_with(struct lab *lab, struct error *err, const char *model, const char *recipe,
                      const char *const *words) {
-    char text[1024];
+    static char text[1024]; // read until the lab is closed
     static char *argv[32];
     int argc = 0;
     snprintf(text, sizeof text, "%s/text.txt", model);

@@ -338,3 +338,16 @@ Test(phase7, a_window_that_others_ignore_is_mentioned) {
     cr_expect_gt(size_of("results/model/model-F16.gguf"), 0);
     outcome_free(&o);
 }
+
+Test(phase7, words_that_are_split_in_a_way_without_a_name_are_mentioned) {
+    char command[1024];
+    snprintf(command, sizeof command,
+             "cp -r data/model %s/m && chmod -R u+w %s/m && sed -i 's/\"Regex\": \"/&zz|/' "
+             "%s/m/tokenizer.json",
+             temp_folder(), temp_folder(), temp_folder());
+    cr_assert_eq(system(command), 0);
+    struct outcome o = run("--model m --type F16 --no-eval");
+    cr_expect(strstr(o.err, "GGUF has no name for how this tokenizer splits words"), "%s", o.err);
+    cr_expect_gt(size_of("results/m/m-F16.gguf"), 0);
+    outcome_free(&o);
+}

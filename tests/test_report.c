@@ -298,6 +298,18 @@ Test(report, json_file_is_replaced, .init = enter_scratch, .fini = leave_scratch
     result_table_free(&t);
 }
 
+Test(report, sizes_have_the_unit_that_fits) {
+    static const struct {
+        double bytes;
+        const char *text;
+    } sizes[] = {{999, "999 B"}, {806400, "806.4 kB"}, {5570560, "5.6 MB"}, {1.927e9, "1.93 GB"}};
+    for (size_t i = 0; i < 4; i++) {
+        char text[MARKDOWN_BYTES];
+        markdown_bytes(sizes[i].bytes, text);
+        cr_expect_str_eq(text, sizes[i].text);
+    }
+}
+
 Test(report, widths_count_columns_of_a_terminal) {
     cr_assert_eq(utf8_width("± sd"), 4);
     cr_assert_eq(utf8_width("漢字"), 4);
@@ -322,6 +334,13 @@ Test(report, progress_shows_share_rate_and_time_left) {
     assert_line(10, 5000, 0, NULL, 80, "score  5000 tokens  500/s");
     assert_line(10, 0, 9, NULL, 30, "score   0 % 0/9 tokens  0/s");
     assert_line(1, 30, 20, NULL, 41, "score 100 % 20/20 tokens  20/s  0:00 left");
+}
+
+Test(report, progress_shows_the_time_left_that_its_caller_knows) {
+    struct progress p = {.label = "score", .unit = "cells", .left = 90};
+    char line[1024];
+    progress_format(&p, 10, 50, 100, NULL, 0, false, line, sizeof line);
+    cr_assert_str_eq(line, "score  50 % 50/100 cells  5.0/s  1:30 left");
 }
 
 // Criterion's redirection makes stderr a pipe.

@@ -6,7 +6,7 @@
 # types stay there), MODEL a file in F16 (./phase7 --type F16 --no-eval writes one), TYPES as --type,
 # RUNS of which the median counts (3). The environment: WORK, a folder for files of the model's size;
 # THREADS; SEARCH=1, the error with --search too; RUNNER, a command that each measured one is run
-# through (nice, taskset). Needs GNU time.
+# through (nice, taskset). Needs GNU time, and make tools.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -25,7 +25,10 @@ timed() {
 }
 median() { sort -n "$1" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }'; }
 peak() { awk '$2 > p { p = $2 } END { printf "%.0f", p * 1024 }' "$1"; }
-nmse() { build/tools/gguf_error "$model" "$1" | awk -F, '{ print $3 }'; }
+nmse() {
+    build/tools/gguf_error "$model" "$1" >"$work/nmse"
+    awk -F, '{ print $3 }' "$work/nmse"
+}
 ours() {
     rm -f "$work/a.gguf"
     ./phase7 --quiet --no-eval --model "$model" --threads "$threads" --out "$work/a.gguf" "$@"
@@ -44,8 +47,15 @@ for type in $(echo "$types" | tr ',' ' '); do
     done
     a=$(median "$work/ours") b=$(median "$work/llama")
     row=$type,$runs,$a,$b,$(awk "BEGIN { printf \"%.3f\", $b / $a }"),$(wc -c <"$work/a.gguf"),$(
-        peak "$work/ours"),$(peak "$work/llama"),$(nmse "$work/a.gguf"),$(nmse "$work/b.gguf"),$(
-        [ -z "${SEARCH:-}" ] || { ours --type "$type" --search >/dev/null && nmse "$work/a.gguf"; })
+        peak "$work/ours"),$(peak "$work/llama")
+    # One by one: of several substitutions, set -e sees the last.
+    error=$(nmse "$work/a.gguf")
+    row=$row,$error
+    error=$(nmse "$work/b.gguf")
+    row=$row,$error
+    [ -z "${SEARCH:-}" ] || ours --type "$type" --search >/dev/null
+    error=${SEARCH:+$(nmse "$work/a.gguf")}
+    row=$row,$error
     touch "$csv"
     { echo "$header" && awk -F, -v type="$type" 'NR > 1 && $1 != type' "$csv" && echo "$row"; } \
         >"$work/csv"

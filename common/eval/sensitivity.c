@@ -3,9 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "core/timer.h"
 #include "eval/activations.h"
 #include "eval/sensitivity_part.h"
 #include "quant/quantize.h"
@@ -13,6 +15,11 @@
 // Outputs are compared over as many tokens as have this many bytes of them: a head's 152,064 are
 // 0.6 MB for one.
 enum { OUTPUT_BYTES = 64 * 1024 * 1024 };
+
+// What one of the two kinds of work has taken so far, to tell what is left of it.
+struct spent {
+    double seconds, work;
+};
 
 struct analysis {
     struct sensitivity *s;
@@ -23,11 +30,20 @@ struct analysis {
     size_t anchors, checks, others; // checks still to do among the cells that are no anchors
     bool search;
     struct random random;
-    bool *is_anchor; // [n_formats]
+    bool *is_anchor;      // [n_formats]
+    char *part;           // where finished tensors are kept; NULL: nowhere
+    double measured;      // cells measured per tensor, on average
+    double layer_weights; // of a block, on average
+    struct spent errors;  // work: weights, in all formats
+    struct spent damage;  // work: multiply-adds for a token
     sensitivity_progress *progress;
     void *user;
-    size_t done;
+    size_t done; // cells
 };
+
+static double weights_of(const struct sensitivity *s, size_t tensor) {
+    return (double)s->tensors[tensor].n * (double)s->tensors[tensor].k;
+}
 
 double sensitivity_kld(const struct sensitivity_cell *c) {
     return isnan(c->kld_measured) ? c->kld_estimated : c->kld_measured;
@@ -258,6 +274,7 @@ static void cell_clear(struct sensitivity_cell *c) {
 
 static bool measure_errors(struct analysis *a, size_t tensor, struct error *err) {
     struct sensitivity *s = a->s;
+    double start = timer_now();
     const struct linear_span *span = &a->spans[tensor];
     struct seen seen = input_of(a, span);
     size_t width = whole_output(a, span, &seen), row = width * sizeof(float);
@@ -278,7 +295,37 @@ static bool measure_errors(struct analysis *a, size_t tensor, struct error *err)
         model_free(q);
     }
     free(exact);
+    a->errors.seconds += timer_now() - start;
+    a->errors.work += weights_of(s, tensor);
     return ok;
+}
+
+// The first layer that a change of the tensor reaches.
+static size_t first_layer(const struct analysis *a, size_t tensor) {
+    const struct linear_span *span = &a->spans[tensor];
+    if (span->layer != SENSITIVITY_NO_LAYER)
+        return span->layer;
+    return span->first == ROLE_HEAD ? a->m->config.n_layers : 0;
+}
+
+// Multiply-adds for a token from there to the logits.
+static double damage_work(const struct analysis *a, size_t tensor) {
+    const struct model_config *c = &a->m->config;
+    double layers = (double)(c->n_layers - first_layer(a, tensor)),
+           head = (double)(c->vocab * c->hidden);
+    return layers * a->layer_weights + head;
+}
+
+static double seconds_left(const struct analysis *a, size_t tensor) {
+    double weights = 0, damage = 0;
+    if (a->damage.work == 0)
+        return 0;
+    for (size_t t = tensor + 1; t < a->s->n_tensors; t++) {
+        weights += weights_of(a->s, t);
+        damage += a->measured * damage_work(a, t);
+    }
+    return weights * a->errors.seconds / a->errors.work +
+           damage * a->damage.seconds / a->damage.work;
 }
 
 static void summarize(const double *klds, size_t n, struct sensitivity_cell *c) {
@@ -293,17 +340,16 @@ static void summarize(const double *klds, size_t n, struct sensitivity_cell *c) 
 }
 
 static bool measure_damage(struct analysis *a, size_t tensor, size_t format, struct error *err) {
-    size_t layer = a->spans[tensor].layer;
     bool fits;
-    double *klds = memory_alloc(a->probe.n, sizeof *klds, "divergences", err);
+    double start = timer_now(), *klds = memory_alloc(a->probe.n, sizeof *klds, "divergences", err);
     struct model *q = with_format(a, tensor, format, &fits, err);
-    if (layer == SENSITIVITY_NO_LAYER)
-        layer = a->spans[tensor].first == ROLE_HEAD ? a->m->config.n_layers : 0;
-    bool ok = klds && q && probe_klds(&a->probe, q, layer, klds, err);
+    bool ok = klds && q && probe_klds(&a->probe, q, first_layer(a, tensor), klds, err);
     if (ok)
         summarize(klds, a->probe.n, sensitivity_at(a->s, tensor, format));
     free(klds);
     model_free(q);
+    a->damage.seconds += timer_now() - start;
+    a->damage.work += damage_work(a, tensor);
     return ok;
 }
 
@@ -316,18 +362,20 @@ static bool is_check(struct analysis *a) {
     return chosen;
 }
 
-static bool measure_tensor(struct analysis *a, size_t tensor, struct error *err) {
+// Where the errors are known. A tensor that was finished before is gone through like any other, for
+// what is_check then makes of the next ones, but nothing of it is missing.
+static bool measure_damages(struct analysis *a, size_t tensor, struct error *err) {
     struct sensitivity *s = a->s;
     struct sensitivity_cell *cells = sensitivity_at(s, tensor, 0);
-    if (!weight_moments(a, tensor, err) || !measure_errors(a, tensor, err))
-        return false;
+    size_t total = (s->n_tensors - s->kept) * s->n_formats;
     sensitivity_choose_anchors(cells, s->n_formats, a->anchors, a->is_anchor);
     for (size_t f = 0; f < s->n_formats; f++) {
-        bool wanted = a->is_anchor[f] || is_check(a);
-        if (wanted && cells[f].bytes && !measure_damage(a, tensor, f, err))
+        bool wanted = a->is_anchor[f] || is_check(a), missing = isnan(cells[f].kld_measured);
+        if (wanted && missing && cells[f].bytes && !measure_damage(a, tensor, f, err))
             return false;
-        if (a->progress)
-            a->progress(a->user, ++a->done, s->n_tensors * s->n_formats, s->tensors[tensor].name);
+        if (a->progress && tensor >= s->kept)
+            a->progress(a->user, ++a->done, total, seconds_left(a, tensor),
+                        s->tensors[tensor].name);
     }
     sensitivity_estimate(cells, s->n_formats, a->is_anchor);
     return true;
@@ -348,43 +396,6 @@ static bool describe_input(struct analysis *a, size_t tensor, struct error *err)
 
 // ---- the whole --------------------------------------------------------------------------------
 
-static size_t between(double x, size_t low, size_t high) {
-    return x < (double)low ? low : x > (double)high ? high : (size_t)x;
-}
-
-// How much to measure where the caller leaves it open. A pass over one token costs about as many
-// multiply-adds as the model has weights, half of that from the middle on; two cores do 6·10¹² in
-// about two minutes. Measuring everything on 1,024 tokens is better than estimating from more:
-// how a rounding happens to fall makes two formats of equal output error differ by 40 %. Where that
-// is too much, more anchors buy little: on a model of 7 M weights one, two and three of six ranked
-// 32 cells to 0.999, 0.980 and 0.963, off by 8, 11 and 10 %.
-static struct sensitivity_options choose_options(const struct sensitivity_options *given,
-                                                 const struct model *m, size_t n_tensors,
-                                                 size_t n_formats) {
-    struct sensitivity_options o = *given;
-    double token = (double)n_tensors * (double)model_parameters(m) / 2;
-    size_t tokens = o.tokens ? o.tokens : 1024;
-    if (!o.window)
-        o.window = 512;
-    if (o.window > m->config.max_context)
-        o.window = m->config.max_context;
-    if (!o.anchors && token * (double)n_formats * (double)tokens <= 6e12)
-        o.anchors = n_formats;
-    else if (!o.anchors)
-        o.anchors = token * 3 * (double)(o.tokens ? o.tokens : 256) <= 2e13 ? 3 : 1;
-    size_t measured = o.anchors < n_formats ? o.anchors : n_formats;
-    double budget = measured == n_formats ? 6e12 : 1e13;
-    if (!o.tokens)
-        o.tokens = between(budget / (token * (double)measured), 256, 2048);
-    if (o.anchors >= n_formats) { // all are measured; three of them as if the rest were not
-        o.anchors = 3;
-        o.checks = SIZE_MAX;
-    } else if (!o.checks) {
-        o.checks = 32;
-    }
-    return o;
-}
-
 // A model that computes NaN has no distribution to compare with.
 static bool check_probe(struct analysis *a, struct error *err) {
     double kld;
@@ -394,19 +405,73 @@ static bool check_probe(struct analysis *a, struct error *err) {
            error_set(err, "the logits are not numbers: a weight is NaN, or overflows");
 }
 
+// The tensors up to this one, for a run after one that is stopped.
+static bool keep(const struct analysis *a, size_t tensor, struct error *err) {
+    struct sensitivity finished = *a->s;
+    finished.n_tensors = tensor + 1;
+    return !a->part || sensitivity_write(&finished, a->part, err);
+}
+
 static bool analyse(struct analysis *a, struct error *err) {
     struct sensitivity *s = a->s;
     size_t layer = SENSITIVITY_NO_LAYER;
-    for (size_t t = 0; t < s->n_tensors; t++) {
+    for (size_t t = 0; t < s->kept; t++)
+        if (!measure_damages(a, t, err))
+            return false;
+    for (size_t t = s->kept; t < s->n_tensors; t++) {
         if (s->tensors[t].layer != SENSITIVITY_NO_LAYER && s->tensors[t].layer != layer) {
             layer = s->tensors[t].layer;
             if (!layer_inputs_capture(&a->inputs, &a->probe, layer, err))
                 return false;
         }
-        if (!describe_input(a, t, err) || !measure_tensor(a, t, err))
+        if (!describe_input(a, t, err) || !weight_moments(a, t, err) ||
+            !measure_errors(a, t, err) || !measure_damages(a, t, err) || !keep(a, t, err))
             return false;
     }
     return sensitivity_judge(s, err);
+}
+
+static double weights_of_a_layer(const struct sensitivity *s, size_t n_layers) {
+    double sum = 0;
+    for (size_t t = 0; t < s->n_tensors; t++)
+        if (s->tensors[t].layer != SENSITIVITY_NO_LAYER)
+            sum += weights_of(s, t);
+    return sum / (double)n_layers;
+}
+
+static bool prepare(struct analysis *a, const struct quant_format *const *formats, size_t n_formats,
+                    const int32_t *tokens, size_t n_tokens,
+                    const struct sensitivity_options *options, struct error *err) {
+    struct sensitivity *s = a->s;
+    if (!sensitivity_list(a->m, formats, n_formats, options, s, &a->spans, err) ||
+        !(a->is_anchor = memory_alloc(n_formats, sizeof *a->is_anchor, "formats", err)))
+        return false;
+    struct sensitivity_options o =
+        sensitivity_choose_options(options, a->m, s->n_tensors, n_formats);
+    double measured = (double)o.anchors + (double)o.checks / (double)s->n_tensors;
+    a->anchors = o.anchors;
+    a->checks = o.checks;
+    a->search = o.search;
+    a->others = s->n_tensors * (n_formats > o.anchors ? n_formats - o.anchors : 0);
+    a->measured = measured < (double)n_formats ? measured : (double)n_formats;
+    a->layer_weights = weights_of_a_layer(s, a->m->config.n_layers);
+    if (!probe_open(&a->probe, a->m, a->m, tokens, n_tokens, o.tokens, o.window, err))
+        return false;
+    s->tokens = a->probe.n;
+    s->window = a->probe.window;
+    if (o.path && !(a->part = memory_printf(err, "%s.part", o.path)))
+        return false;
+    s->kept = a->part ? sensitivity_take_up(s, a->part) : 0;
+    return check_probe(a, err) && layer_inputs_init(&a->inputs, &a->probe, err);
+}
+
+static bool write_all(const struct analysis *a, const char *path, struct error *err) {
+    if (!path)
+        return true;
+    bool ok = sensitivity_write(a->s, path, err);
+    if (ok)
+        unlink(a->part);
+    return ok;
 }
 
 bool sensitivity_measure(const struct model *m, const struct quant_format *const *formats,
@@ -417,24 +482,13 @@ bool sensitivity_measure(const struct model *m, const struct quant_format *const
                               .text = sensitivity_text(tokens, n_tokens),
                               .search = options->search};
     struct analysis a = {.s = s, .m = m, .random = {1}, .progress = progress, .user = user};
-    bool ok = sensitivity_list(m, formats, n_formats, options, s, &a.spans, err) &&
-              (a.is_anchor = memory_alloc(n_formats, sizeof *a.is_anchor, "formats", err));
-    if (ok) {
-        struct sensitivity_options o = choose_options(options, m, s->n_tensors, n_formats);
-        a.anchors = o.anchors;
-        a.checks = o.checks;
-        a.search = o.search;
-        a.others = s->n_tensors * (n_formats > o.anchors ? n_formats - o.anchors : 0);
-        ok = probe_open(&a.probe, m, m, tokens, n_tokens, o.tokens, o.window, err) &&
-             check_probe(&a, err) && layer_inputs_init(&a.inputs, &a.probe, err);
-        s->tokens = a.probe.n;
-        s->window = a.probe.window;
-    }
-    ok = ok && analyse(&a, err);
+    bool ok = prepare(&a, formats, n_formats, tokens, n_tokens, options, err) && analyse(&a, err) &&
+              write_all(&a, options->path, err);
     layer_inputs_free(&a.inputs);
     probe_close(&a.probe);
     free(a.spans);
     free(a.is_anchor);
+    free(a.part);
     if (!ok)
         sensitivity_free(s);
     return ok;

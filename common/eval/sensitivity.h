@@ -54,6 +54,7 @@ struct sensitivity {
     size_t tokens, window; // of them, what it was measured on
     bool search;           // with scales of least error
     size_t n_tensors, n_formats;
+    size_t kept; // of the tensors, those that a run before this one had finished
     struct sensitivity_tensor *tensors; // blocks in order, then the embedding and the head
     const struct quant_format **formats;
     struct sensitivity_cell *cells; // [n_tensors, n_formats]
@@ -68,13 +69,18 @@ struct sensitivity_options {
     bool blocks_only;      // leave out the embedding and the head
     const char *only, *skip; // patterns or NULL: these tensors, without those
     bool search;             // round with scales of least error (struct quant_hints)
+    const char *path;        // where it is written (sensitivity_write); NULL: nowhere
 };
 
-// done and total count units of work; what: the tensor at hand.
-typedef void sensitivity_progress(void *user, size_t done, size_t total, const char *what);
+// done and total count the cells of this run; seconds_left: about, 0 while it cannot be told; what:
+// the tensor at hand.
+typedef void sensitivity_progress(void *user, size_t done, size_t total, double seconds_left,
+                                  const char *what);
 
 // Fills s, which sensitivity_free frees. Memory beyond the model: the residual stream of the probe
-// tokens between all layers, one layer's activations, and logits.
+// tokens between all layers, one layer's activations, and logits. Until it is complete, the tensors
+// that are finished are in "<path>.part"; what a run that was stopped has left there of the same
+// model, tokens, formats and rounding is not measured again.
 bool sensitivity_measure(const struct model *m, const struct quant_format *const *formats,
                          size_t n_formats, const int32_t *tokens, size_t n_tokens,
                          const struct sensitivity_options *options, struct sensitivity *s,

@@ -294,3 +294,33 @@ bool sensitivity_read_for(struct sensitivity *s, const char *path, const struct 
         sensitivity_free(s);
     return ok;
 }
+
+// ---- an analysis that was stopped ---------------------------------------------------------------
+
+static bool is_beginning(const struct sensitivity *begun, const struct sensitivity *s) {
+    bool same = begun->text == s->text && begun->search == s->search &&
+                begun->tokens == s->tokens && begun->window == s->window &&
+                begun->n_formats == s->n_formats && begun->n_tensors <= s->n_tensors;
+    for (size_t f = 0; same && f < s->n_formats; f++)
+        same = begun->formats[f] == s->formats[f];
+    for (size_t t = 0; same && t < begun->n_tensors; t++)
+        same = same_tensor(&begun->tensors[t], &s->tensors[t]);
+    return same;
+}
+
+size_t sensitivity_take_up(struct sensitivity *s, const char *part) {
+    struct sensitivity begun;
+    struct error ignored;
+    if (!file_exists(part) || !sensitivity_read(&begun, part, s->model, &ignored))
+        return 0;
+    size_t n = is_beginning(&begun, s) ? begun.n_tensors : 0;
+    for (size_t t = 0; t < n; t++) {
+        struct sensitivity_tensor listed = s->tensors[t];
+        s->tensors[t] = begun.tensors[t];
+        begun.tensors[t] = listed;
+        memcpy(sensitivity_at(s, t, 0), sensitivity_at(&begun, t, 0),
+               s->n_formats * sizeof *s->cells);
+    }
+    sensitivity_free(&begun);
+    return n;
+}

@@ -33,6 +33,14 @@ bool sensitivity_list(const struct model *m, const struct quant_format *const *f
                       size_t n_formats, const struct sensitivity_options *options,
                       struct sensitivity *s, struct linear_span **spans, struct error *err);
 
+// How much to measure where the caller leaves it open; checks SIZE_MAX: every cell.
+struct sensitivity_options sensitivity_choose_options(const struct sensitivity_options *given,
+                                                      const struct model *m, size_t n_tensors,
+                                                      size_t n_formats);
+// Fills the first tensors of s, listed but not measured, with what is in the file `part` if that
+// was measured for the same question; how many those are.
+size_t sensitivity_take_up(struct sensitivity *s, const char *part);
+
 // Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and
 // between them those that leave the smallest gaps; at most n, true in chosen [n_formats].
 void sensitivity_choose_anchors(const struct sensitivity_cell *cells, size_t n_formats, size_t n,

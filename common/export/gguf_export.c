@@ -137,7 +137,7 @@ static bool put_keys(struct gguf_writer *w, const struct gguf_plan *plan,
     return gguf_put_tokenizer(w, tokenizer, &m->config, err);
 }
 
-static bool put_heads(struct gguf_writer *w, const struct gguf_plan *plan, struct error *err) {
+static bool put_infos(struct gguf_writer *w, const struct gguf_plan *plan, struct error *err) {
     for (size_t i = 0; i < plan->n_tensors; i++) {
         const struct gguf_plan_tensor *t = &plan->tensors[i];
         const uint64_t dims[2] = {t->k ? t->k : t->n, t->n};
@@ -153,7 +153,7 @@ bool gguf_plan_file_size(const struct gguf_plan *plan, const struct tokenizer *t
     struct gguf_writer w;
     if (!gguf_writer_init(&w, err))
         return false;
-    bool ok = put_keys(&w, plan, tokenizer, name, err) && put_heads(&w, plan, err);
+    bool ok = put_keys(&w, plan, tokenizer, name, err) && put_infos(&w, plan, err);
     *bytes = gguf_writer_size(&w);
     gguf_writer_abort(&w);
     return ok;
@@ -178,7 +178,7 @@ bool gguf_export(struct gguf_plan *plan, const struct tokenizer *tokenizer,
     if (!gguf_writer_open(&job.w, path, err))
         return false;
     bool ok = put_keys(&job.w, plan, tokenizer, options->name, err) &&
-              put_heads(&job.w, plan, err) && make_buffer(&job) && gguf_writer_begin(&job.w, err);
+              put_infos(&job.w, plan, err) && make_buffer(&job) && gguf_writer_begin(&job.w, err);
     for (size_t i = 0; ok && i < plan->n_tensors; i++)
         ok = write_tensor(&job, &plan->tensors[i]);
     if (ok && file_bytes)

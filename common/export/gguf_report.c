@@ -55,24 +55,13 @@ static void describe_wish(const struct gguf_plan_tensor *t, char *text, size_t s
         snprintf(text, size, "%s", "");
 }
 
-static void format_bytes(size_t bytes, char *text, size_t size) {
-    if (bytes < 10000)
-        snprintf(text, size, "%zu B", bytes);
-    else if (bytes < 10000000)
-        snprintf(text, size, "%.1f kB", (double)bytes / 1e3);
-    else if (bytes < 10000000000)
-        snprintf(text, size, "%.1f MB", (double)bytes / 1e6);
-    else
-        snprintf(text, size, "%.2f GB", (double)bytes / 1e9);
-}
-
 // ---- one line for each tensor -----------------------------------------------------------------
 
 static bool fill_tensor(struct markdown_table *table, size_t row, const struct gguf_plan_tensor *t,
                         struct error *err) {
-    char wish[96], bytes[32];
+    char wish[96], bytes[MARKDOWN_BYTES];
     describe_wish(t, wish, sizeof wish);
-    format_bytes(t->bytes, bytes, sizeof bytes);
+    markdown_bytes((double)t->bytes, bytes);
     return set_cell(table, row, 0, err, "%s", t->name) &&
            (t->k ? set_cell(table, row, 1, err, "%zu x %zu", t->n, t->k)
                  : set_cell(table, row, 1, err, "%zu", t->n)) &&
@@ -85,13 +74,13 @@ static bool fill_tensor(struct markdown_table *table, size_t row, const struct g
 static bool fill_sum(struct markdown_table *table, const struct gguf_plan *plan,
                      struct error *err) {
     size_t total = 0, weights = 0, row = plan->n_tensors + 1;
-    char bytes[32];
+    char bytes[MARKDOWN_BYTES];
     for (size_t i = 0; i < plan->n_tensors; i++) {
         const struct gguf_plan_tensor *t = &plan->tensors[i];
         total += t->bytes;
         weights += t->n * (t->k ? t->k : 1);
     }
-    format_bytes(total, bytes, sizeof bytes);
+    markdown_bytes((double)total, bytes);
     return set_cell(table, row, 0, err, "%zu tensors", plan->n_tensors) &&
            set_cell(table, row, 1, err, "%zu weights", weights) &&
            set_cell(table, row, 4, err, "%s", bytes);
@@ -166,8 +155,8 @@ static bool set_nmse(struct markdown_table *t, size_t row, size_t col, const str
 
 static bool fill_type(struct markdown_table *t, size_t row, const struct sum *sum,
                       struct error *err) {
-    char bytes[32];
-    format_bytes(sum->bytes, bytes, sizeof bytes);
+    char bytes[MARKDOWN_BYTES];
+    markdown_bytes((double)sum->bytes, bytes);
     return set_cell(t, row, 0, err, "%s", sum->type) &&
            set_cell(t, row, 1, err, "%zu", sum->tensors) &&
            set_cell(t, row, 2, err, "%zu", sum->weights) && set_cell(t, row, 3, err, "%s", bytes) &&

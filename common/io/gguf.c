@@ -48,8 +48,7 @@ const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *nam
     return NULL;
 }
 
-// ---- opening
-// --------------------------------------------------------------------------------------
+// ---- opening -----------------------------------------------------------------------------------
 
 bool gguf_parse(struct gguf *g, const void *data, size_t size, const char *path,
                 struct error *err) {
@@ -156,8 +155,7 @@ void gguf_drop(const struct gguf *g, const void *p, size_t size) {
     }
 }
 
-// ---- finding files
-// --------------------------------------------------------------------------------
+// ---- finding files -----------------------------------------------------------------------------
 
 bool gguf_is_file(const char *path) {
     char magic[4] = "";

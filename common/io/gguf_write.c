@@ -13,8 +13,7 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "numbers are written as they lie");
 
-// ---- a hash of what is written, to compare with what is read back
-// ----------------------------------------------------------------
+// ---- a hash of what is written, to compare with what is read back ------------------------------
 
 // Four chains of multiplications at once: as fast as memory. Not against malice.
 static uint64_t hash_piece(uint64_t seed, const unsigned char *p, size_t n) {

@@ -75,27 +75,50 @@ const struct quant_format **lab_formats(const char *names, size_t *n, struct err
     return NULL;
 }
 
-static void show(void *user, size_t done, size_t total, const char *what) {
-    progress_update(user, done, total, what);
+struct watch {
+    const struct lab *lab;
+    const struct sensitivity *s;
+    struct progress progress;
+    bool seen, told;
+};
+
+// What the first cells tell: what is left to do, and how long that takes.
+static void tell(struct watch *w, double seconds_left) {
+    if (!w->seen && w->s->kept)
+        cli_note(w->lab->program, "%zu of %zu matrices were measured by a run that was stopped",
+                 w->s->kept, w->s->n_tensors);
+    w->seen = true;
+    if (w->told || seconds_left == 0)
+        return;
+    w->told = true;
+    if (seconds_left > 60)
+        cli_note(w->lab->program,
+                 "this takes about %.0f minutes more; a run that is stopped can be "
+                 "taken up again",
+                 seconds_left / 60);
 }
 
-static bool measure(const struct lab *lab, const struct token_list *calib,
-                    const struct quant_format *const *formats, size_t n_formats,
-                    const struct sensitivity_options *options, const char *path,
-                    struct sensitivity *s, struct error *err) {
-    struct progress p;
+static void show(void *user, size_t done, size_t total, double seconds_left, const char *what) {
+    struct watch *w = user;
+    if (!w->lab->options.quiet)
+        tell(w, seconds_left);
+    w->progress.left = seconds_left;
+    progress_update(&w->progress, done, total, what);
+}
+
+bool lab_sensitivity_measure(const struct lab *lab, const struct token_list *text,
+                             const struct quant_format *const *formats, size_t n_formats,
+                             const struct sensitivity_options *options, struct sensitivity *s,
+                             struct error *err) {
+    struct watch w = {.lab = lab, .s = s};
     // The first progress comes after a pass over the whole model.
     if (!lab->options.quiet)
         cli_note(lab->program, "measuring every matrix in %zu format%s, to be kept in %s",
-                 n_formats, n_formats == 1 ? "" : "s", path);
-    progress_start(&p, "sensitivity", "cells");
-    bool ok = sensitivity_measure(lab->model, formats, n_formats, calib->ids, calib->n, options, s,
-                                  show, &p, err);
-    progress_finish(&p);
-    if (ok && !sensitivity_write(s, path, err)) {
-        sensitivity_free(s);
-        return false;
-    }
+                 n_formats, n_formats == 1 ? "" : "s", options->path);
+    progress_start(&w.progress, "sensitivity", "cells");
+    bool ok = sensitivity_measure(lab->model, formats, n_formats, text->ids, text->n, options, s,
+                                  show, &w, err);
+    progress_finish(&w.progress);
     return ok;
 }
 
@@ -130,11 +153,13 @@ static bool run(const struct lab *lab, const struct quant_format *const *formats
                 const struct sensitivity_options *options, const char *folder, bool reuse,
                 struct sensitivity *s, struct error *err) {
     struct token_list calib;
+    struct sensitivity_options o = *options;
     char *path = path_join(folder, "sensitivity.csv", err);
     bool ok = path && lab_calibration(lab, &calib, err);
+    o.path = path;
     if (ok) {
-        ok = (reuse && read_again(lab, &calib, formats, n_formats, options, path, s)) ||
-             measure(lab, &calib, formats, n_formats, options, path, s, err);
+        ok = (reuse && read_again(lab, &calib, formats, n_formats, &o, path, s)) ||
+             lab_sensitivity_measure(lab, &calib, formats, n_formats, &o, s, err);
         token_list_free(&calib);
     }
     free(path);

@@ -20,7 +20,13 @@ char *lab_analysis_folder(const struct lab *lab, const char *given, struct error
 // weight format, or one named twice.
 const struct quant_format **lab_formats(const char *names, size_t *n, struct error *err);
 
-// Measures, saying so and showing progress, and writes folder/sensitivity.csv.
+// Measures on these tokens and writes options->path, saying so, how long it will take, and how far
+// it is. Stopping it loses one matrix's work: the next run of the same analysis goes on from there.
+bool lab_sensitivity_measure(const struct lab *lab, const struct token_list *text,
+                             const struct quant_format *const *formats, size_t n_formats,
+                             const struct sensitivity_options *options, struct sensitivity *s,
+                             struct error *err);
+// The same on the calibration text; writes folder/sensitivity.csv.
 bool lab_sensitivity(const struct lab *lab, const struct quant_format *const *formats,
                      size_t n_formats, const struct sensitivity_options *options,
                      const char *folder, struct sensitivity *s, struct error *err);

@@ -44,8 +44,7 @@ static bool has_tensor(const struct source *s, const char *name) {
     return gguf_find_tensor(s->file, name) != NULL;
 }
 
-// ---- what model it is
-// -----------------------------------------------------------------------------
+// ---- what model it is --------------------------------------------------------------------------
 
 static bool find_arch(struct source *s) {
     struct gguf_string wanted = {0};
@@ -121,8 +120,7 @@ static void find_biases(const struct source *s, struct model_config *c) {
     c->tied = !has_tensor(s, "output.weight");
 }
 
-// ---- positions
-// ------------------------------------------------------------------------------------
+// ---- positions ---------------------------------------------------------------------------------
 
 // Llama 3's scaling is a vector of what each frequency is divided by.
 static bool read_rope_factors(const struct source *s, struct model_config *c) {
@@ -211,8 +209,7 @@ static bool read_window(const struct source *s, struct model_config *c) {
     return true;
 }
 
-// ---- special tokens
-// -------------------------------------------------------------------------------
+// ---- special tokens ----------------------------------------------------------------------------
 
 static void add_eos(struct model_config *c, int64_t id) {
     if (id >= 0 && !model_config_is_eos(c, (int32_t)id) && c->n_eos < CONFIG_MAX_EOS)

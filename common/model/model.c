@@ -320,8 +320,8 @@ struct model *model_load(const char *path, struct error *err) {
               (m->layers = memory_alloc(m->config.n_layers, sizeof *m->layers, "layers", err));
     if (ok) {
         struct loader l = {m, m->config.arch, path, "", err};
-        ok = load_weights(&l) && load_activations(&l) &&
-             rope_frequencies(&m->config, &m->inv_freq, err);
+        ok = load_weights(&l) && (!m->gguf || gguf_weights_check_used(m->gguf, err)) &&
+             load_activations(&l) && rope_frequencies(&m->config, &m->inv_freq, err);
     }
     if (!ok) {
         model_free(m);

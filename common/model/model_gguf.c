@@ -128,6 +128,8 @@ static bool add_weight(struct gguf_weights *w, const struct gguf_tensor *from,
     if (!t->format)
         return error_set(err, "%s: tensor '%s' is of type %s, which is not supported", t->file,
                          t->name, gguf_type_of(from->type)->name);
+    if (!t->bytes) // of any number of rows, which would be moved one by one
+        return error_set(err, "%s: tensor '%s' has no weights", t->file, t->name);
     struct gguf_weight *weight = &w->weights[w->n];
     weight->tensor = *t;
     if (!(weight->tensor.name = memory_strdup(name, err)))
@@ -174,7 +176,19 @@ void gguf_weights_close(struct gguf_weights *w) {
 
 const struct tensor *gguf_weights_find(const struct gguf_weights *w, const char *name) {
     struct gguf_weight key = {.tensor = {.name = name}};
-    const struct gguf_weight *found =
+    struct gguf_weight *found =
         w->n ? bsearch(&key, w->weights, w->n, sizeof *w->weights, compare_names) : NULL;
-    return found ? &found->tensor : NULL;
+    if (!found)
+        return NULL;
+    found->used = true;
+    return &found->tensor;
+}
+
+bool gguf_weights_check_used(const struct gguf_weights *w, struct error *err) {
+    for (size_t i = 0; i < w->n; i++)
+        if (!w->weights[i].used)
+            return error_set(err,
+                             "%s: tensor '%s' would be ignored: this model computes without it",
+                             w->weights[i].tensor.file, w->weights[i].tensor.name);
+    return true;
 }

@@ -18,6 +18,7 @@
 struct gguf_weight {
     struct tensor tensor; // owns its name
     bool owns_data;
+    bool used; // gguf_weights_find has found it
 };
 
 struct gguf_weights {
@@ -26,13 +27,17 @@ struct gguf_weights {
     struct gguf_weight *weights; // sorted by name
 };
 
-// Opens the file and fills the config. A tensor that the architecture does not have, or in a type
-// we cannot compute with, is an error: a model without it would be another one.
+// Opens the file and fills the config. A tensor that the architecture does not have, without
+// weights, or in a type we cannot compute with, is an error: a model without it would be another
+// one.
 bool gguf_weights_open(struct gguf_weights *w, const char *path, struct model_config *c,
                        struct error *err);
 void gguf_weights_close(struct gguf_weights *w);
 // By the checkpoint's name; NULL if there is none.
 const struct tensor *gguf_weights_find(const struct gguf_weights *w, const char *name);
+// When the model is loaded: false, naming it, if there is a tensor that it has not asked for, such
+// as a bias of k where q has none (and the config says that there are no biases).
+bool gguf_weights_check_used(const struct gguf_weights *w, struct error *err);
 
 // The config from the keys, with llama.cpp's defaults, and from which tensors there are: biases, an
 // output matrix, factors of the rotary frequencies.

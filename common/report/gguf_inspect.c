@@ -36,25 +36,13 @@ struct inspection {
     struct error *err;
 };
 
-// ---- numbers
-// --------------------------------------------------------------------------------------
+// ---- numbers -----------------------------------------------------------------------------------
 
 static size_t weights_of(const struct tensor *t) {
     size_t n = 1;
     for (int d = 0; d < t->n_dims; d++)
         n *= t->shape[d];
     return n;
-}
-
-static void bytes_text(double bytes, char out[32]) {
-    if (bytes >= 1e9)
-        snprintf(out, 32, "%.2f GB", bytes / 1e9);
-    else if (bytes >= 1e6)
-        snprintf(out, 32, "%.1f MB", bytes / 1e6);
-    else if (bytes >= 1e3)
-        snprintf(out, 32, "%.1f kB", bytes / 1e3);
-    else
-        snprintf(out, 32, "%.0f B", bytes);
 }
 
 static void count_text(double n, char out[32]) {
@@ -80,8 +68,7 @@ static void shape_text(const struct tensor *t, char out[CELL]) {
     snprintf(out + at, CELL - at, "]");
 }
 
-// ---- values
-// ---------------------------------------------------------------------------------------
+// ---- values ------------------------------------------------------------------------------------
 
 // Appends the beginning of a string in quotes, line ends as \n; returns the end of `out`.
 static char *put_string(char *out, struct gguf_string s, size_t most) {
@@ -152,8 +139,7 @@ static void value_type_text(const struct gguf_value *v, char out[CELL]) {
         snprintf(out, CELL, "%s", name);
 }
 
-// ---- tables
-// ---------------------------------------------------------------------------------------
+// ---- tables ------------------------------------------------------------------------------------
 
 // A table with that many rows below its titles; the first `left` columns are text.
 static bool begin_table(struct markdown_table *t, size_t rows, const char *const *titles,
@@ -270,7 +256,7 @@ static bool print_totals(const struct inspection *in) {
         char tensors[32], weights[32], bytes[32], bits[32];
         snprintf(tensors, sizeof tensors, "%zu", totals[i].tensors);
         count_text((double)totals[i].weights, weights);
-        bytes_text((double)totals[i].bytes, bytes);
+        markdown_bytes((double)totals[i].bytes, bytes);
         bits_text(totals[i].bytes, totals[i].weights, bits);
         ok = set_row(&t, i + 1,
                      (const char *const[]){totals[i].type, totals[i].computed ? "yes" : "no",
@@ -280,8 +266,7 @@ static bool print_totals(const struct inspection *in) {
     return end_table(&t, ok, in->out);
 }
 
-// ---- the file
-// -------------------------------------------------------------------------------------
+// ---- the file ----------------------------------------------------------------------------------
 
 // "3.21 B weights in 255 tensors, 1.88 GB, 4.687 bits per weight"; of a GGUF file, which weights
 // those are, and a line of its own.
@@ -289,7 +274,7 @@ static void print_summary(const struct inspection *in) {
     struct total all = add_up(in, NULL);
     char weights[32], bytes[32], bits[32], counted[32];
     count_text((double)all.weights, weights);
-    bytes_text((double)all.bytes, bytes);
+    markdown_bytes((double)all.bytes, bytes);
     bits_text(all.bytes, all.weights, bits);
     bits_text(all.counted_bytes, all.counted_weights, counted);
     fprintf(in->out, "%s weights in %zu tensors, %s", weights, in->n, bytes);

@@ -88,3 +88,14 @@ void markdown_table_print(const struct markdown_table *t, FILE *f) {
             print_rule(t, f);
     }
 }
+
+void markdown_bytes(double bytes, char out[MARKDOWN_BYTES]) {
+    if (bytes >= 1e9)
+        snprintf(out, MARKDOWN_BYTES, "%.2f GB", bytes / 1e9);
+    else if (bytes >= 1e6)
+        snprintf(out, MARKDOWN_BYTES, "%.1f MB", bytes / 1e6);
+    else if (bytes >= 1e3)
+        snprintf(out, MARKDOWN_BYTES, "%.1f kB", bytes / 1e3);
+    else
+        snprintf(out, MARKDOWN_BYTES, "%.0f B", bytes);
+}

@@ -24,4 +24,8 @@ bool markdown_table_set(struct markdown_table *t, size_t row, size_t col, const 
 void markdown_table_print(const struct markdown_table *t, FILE *f);
 void markdown_table_free(struct markdown_table *t);
 
+// "806.4 kB", "5.6 MB", "1.93 GB" (powers of 1000): how every table shows a size.
+enum { MARKDOWN_BYTES = 32 };
+void markdown_bytes(double bytes, char out[MARKDOWN_BYTES]);
+
 #endif

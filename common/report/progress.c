@@ -73,7 +73,7 @@ static void format_numbers(const struct progress *p, double elapsed, uint64_t do
     if (total && !bytes && total < 10)
         snprintf(of, sizeof of, "%d", (int)total);
     if (total && done)
-        format_time(left, sizeof left, (double)(total - done) / per_second);
+        format_time(left, sizeof left, p->left > 0 ? p->left : (double)(total - done) / per_second);
     snprintf(out, PART, "%s%s%s%s%.20s  %s/s%s%s", amount, total ? "/" : "", of, bytes ? "" : " ",
              bytes ? "" : p->unit, rate, *left ? "  " : "", left);
 }

@@ -16,6 +16,7 @@ struct progress {
     char label[64];
     const char *unit;    // "tokens", "tensors"; "B" shows MB and GB
     double start, shown; // shown: for plain lines, when the process last printed one
+    double left;         // seconds, where the caller knows better than the rate so far; or 0
     bool active, plain, drawn;
 };
 

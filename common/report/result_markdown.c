@@ -81,22 +81,11 @@ static void format_plus_minus(char *out, double mean, double sd) {
     snprintf(out, CELL, "%.*f ± %.*f", decimals, mean, decimals, sd);
 }
 
-static void format_bytes(char *out, double bytes) {
-    if (bytes >= 1e9)
-        snprintf(out, CELL, "%.2f GB", bytes / 1e9);
-    else if (bytes >= 1e6)
-        snprintf(out, CELL, "%.1f MB", bytes / 1e6);
-    else if (bytes >= 1e3)
-        snprintf(out, CELL, "%.1f kB", bytes / 1e3);
-    else
-        snprintf(out, CELL, "%.0f B", bytes);
-}
-
 static void format_number(char *out, double value, enum style style) {
     if (!isfinite(value))
         strcpy(out, isnan(value) ? "nan" : value > 0 ? "inf" : "-inf");
     else if (style == STYLE_BYTES)
-        format_bytes(out, value);
+        markdown_bytes(value, out);
     else if (style == STYLE_PERCENT)
         snprintf(out, CELL, "%.1f %%", 100 * value);
     else if (style == STYLE_POWER)

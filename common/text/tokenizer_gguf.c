@@ -27,8 +27,7 @@ static bool fail_key(const struct source *s, const char *key, const char *what) 
     return error_set(s->err, "%s: key 'tokenizer.ggml.%s' %s", s->file->path, key, what);
 }
 
-// ---- reading the keys
-// -----------------------------------------------------------------------------
+// ---- reading the keys --------------------------------------------------------------------------
 
 static bool read_kind(struct source *s) {
     struct gguf_string model = {0}, pre = {"default", 7};
@@ -90,8 +89,7 @@ static const char *text_of(const struct source *s, struct gguf_string string, st
     return buffer->data;
 }
 
-// ---- the tokenizer.json
-// ---------------------------------------------------------------------------
+// ---- the tokenizer.json ------------------------------------------------------------------------
 
 // Appends to a list, or puts under a key of an object.
 static bool add(cJSON *to, const char *key, cJSON *item, const struct source *s) {
@@ -202,8 +200,7 @@ static cJSON *make_json(const struct source *s) {
     return NULL;
 }
 
-// ---- scores
-// ---------------------------------------------------------------------------------------
+// ---- scores ------------------------------------------------------------------------------------
 
 // Neighbouring characters within a token: only there may a merge reach across.
 static bool find_joins(struct tokenizer *t, struct error *err) {
@@ -245,8 +242,7 @@ const float *tokenizer_scores(const struct tokenizer *t) {
     return t->scores;
 }
 
-// ---- special tokens
-// -------------------------------------------------------------------------------
+// ---- special tokens ----------------------------------------------------------------------------
 
 // An id outside the vocabulary stands for none.
 static bool read_id(const struct source *s, const char *key, int64_t fallback, int32_t *out) {

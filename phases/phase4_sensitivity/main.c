@@ -187,6 +187,9 @@ static bool write_cost(const struct lab *lab, const struct sensitivity *s, doubl
     if (s->check.cells > 1)
         fprintf(w.stream, "; over %zu that have both the rank correlation is %.3f", s->check.cells,
                 s->check.rank_correlation);
+    if (s->kept)
+        fprintf(w.stream, "; %zu of the tensors were measured before, by a run that was stopped",
+                s->kept);
     fprintf(w.stream, ".\n");
     return file_writer_commit(&w, err);
 }

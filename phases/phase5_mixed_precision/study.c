@@ -56,10 +56,6 @@ const struct quant_format **study_formats(const struct lab *lab, const struct st
 
 // ---- sensitivities ------------------------------------------------------------------------------
 
-static void show(void *user, size_t done, size_t total, const char *what) {
-    progress_update(user, done, total, what);
-}
-
 static bool blocks_only(const struct study *st) {
     return !st->options->embeddings && !st->lab->options.only;
 }
@@ -69,15 +65,12 @@ static bool measure(struct study *st, const struct quant_format *const *formats,
     struct sensitivity_options o = {.tokens = st->n_fit,
                                     .window = st->lab->options.ctx,
                                     .blocks_only = blocks_only(st),
-                                    .search = !st->options->plain};
-    struct progress p;
+                                    .search = !st->options->plain,
+                                    .path = path};
+    const struct token_list fit = {.ids = st->calib.ids, .n = st->fit};
     double cells = 2.5 * 7 * (double)st->lab->model->config.n_layers; // half a pass each, 5 anchors
     o.anchors = study_affords(st, cells, st->n_fit) ? 5 : 0;
-    progress_start(&p, "sensitivity", "cells");
-    bool ok = sensitivity_measure(st->lab->model, formats, n, st->calib.ids, st->fit, &o, &st->s,
-                                  show, &p, err);
-    progress_finish(&p);
-    return ok && sensitivity_write(&st->s, path, err);
+    return lab_sensitivity_measure(st->lab, &fit, formats, n, &o, &st->s, err);
 }
 
 static bool same_formats(const struct sensitivity *s, const struct quant_format *const *formats,

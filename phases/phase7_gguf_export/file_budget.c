@@ -9,8 +9,7 @@
 #include "lab/analysis.h"
 #include "lab/budget.h"
 
-// ---- mixes
-// ----------------------------------------------------------------------------------------
+// ---- mixes -------------------------------------------------------------------------------------
 
 static size_t padded(size_t bytes) {
     return (bytes + GGUF_ALIGNMENT - 1) / GGUF_ALIGNMENT * GGUF_ALIGNMENT;

@@ -15,6 +15,7 @@
 #include "lab/measure.h"
 #include "report/gguf_inspect.h"
 #include "targets.h"
+#include "text/tokenizer_parts.h"
 
 static struct {
     struct target_flags target;
@@ -37,7 +38,7 @@ static const struct cli_flag own_flags[] = {
      "what --bits and --size choose from [q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0]",
      "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
-     "show every tensor's type and size, and write nothing", "GGUF"},
+     "show every tensor's type and size, and write no file of them", "GGUF"},
     {"no-eval", NULL, CLI_FLAG, &flags.no_eval, 0, 0, NULL,
      "only write the files; measure neither them nor the model they are made of", "GGUF"},
     {"inspect", "FILE", CLI_TEXT, &flags.inspect, 1, 0, NULL,
@@ -210,6 +211,17 @@ static void warn_of_window(const struct lab *lab) {
                  (size_t)c->sliding_window);
 }
 
+// A file names the way to split words; where there is no such name it says "default", which splits
+// otherwise.
+static void warn_of_words(const struct lab *lab) {
+    size_t size;
+    const struct tokenizer *t = lab->tokenizer;
+    if (!lab->model->gguf && tokenizer_is_byte_level(t) && !tokenizer_pre_name(t, &size))
+        cli_warn(lab->program,
+                 "GGUF has no name for how this tokenizer splits words; who reads the file may "
+                 "make other tokens of a text");
+}
+
 // A mix that was found for other formats is another one in those that GGUF has.
 static bool warn_of_growth(const struct lab *lab, const struct targets *targets,
                            struct error *err) {
@@ -260,6 +272,7 @@ static bool run(struct lab *lab, struct targets *targets, struct error *err) {
         return targets_solve(targets, lab, err) && dry_run(lab, targets, err);
     check_config(lab, targets);
     warn_of_window(lab);
+    warn_of_words(lab);
     return write_and_measure(lab, targets, err);
 }
 
