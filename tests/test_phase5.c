@@ -156,8 +156,9 @@ Test(phase5, what_it_saves_is_loaded_again) {
 }
 
 Test(phase5, files_tell_the_study) {
-    static const char *const names[] = {"recipe.txt", "mixed.md",   "mixes.csv",       "mixes.png",
-                                        "pareto.csv", "pareto.png", "mixed-search.csv"};
+    static const char *const names[] = {"recipe.txt", "mixed.md",        "mixes.md",
+                                        "mixes.csv",  "mixes.png",       "pareto.csv",
+                                        "pareto.png", "mixed-search.csv"};
     struct outcome o = run_fast("--group-kernels --embeddings 4-8 --sweep 3 --choices none");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[512];

@@ -138,16 +138,26 @@ static bool write_recipe(const struct study *st, struct error *err) {
 
 // ---- in words -----------------------------------------------------------------------------------
 
-static void write_predictions(const struct prediction *p, FILE *f) {
-    if (p->n < 2)
-        return;
+static void tell_predictions(const struct prediction *p, FILE *f) {
     fprintf(f,
-            "## Does damage add up?\n\n"
             "%zu random mixes, measured on calibration tokens that no sensitivity was measured on: "
             "rank correlation with the sum of their tensors' damages %.3f. Measured is %.2f times "
-            "the sum (%.2f in the less damaged half of the mixes, %.2f in the other).\n\n"
-            "![](mixes.png)\n\n",
+            "the sum (%.2f in the less damaged half of the mixes, %.2f in the other).\n",
             p->n, p->rank_correlation, p->bias, p->low, p->high);
+}
+
+// mixes.md: the paragraph alone, for other pages to show.
+static bool write_predictions(const char *folder, const struct prediction *p, struct error *err) {
+    struct file_writer w;
+    if (p->n < 2)
+        return true;
+    char *path = path_join(folder, "mixes.md", err);
+    bool ok = path && file_writer_open(&w, path, err);
+    free(path);
+    if (!ok)
+        return false;
+    tell_predictions(p, w.stream);
+    return file_writer_commit(&w, err);
 }
 
 static void write_found(const struct study *st, FILE *f) {
@@ -196,7 +206,11 @@ static bool write_words(const struct study *st, const struct prediction *p, bool
     write_found(st, w.stream);
     if (swept)
         fprintf(w.stream, "Other budgets are in [sweep.md](sweep.md).\n\n![](pareto.png)\n\n");
-    write_predictions(p, w.stream);
+    if (p->n >= 2) {
+        fprintf(w.stream, "## Does damage add up?\n\n");
+        tell_predictions(p, w.stream);
+        fprintf(w.stream, "\n![](mixes.png)\n\n");
+    }
     write_tensors(st, w.stream);
     return file_writer_commit(&w, err);
 }
@@ -205,8 +219,9 @@ bool study_report(struct study *st, struct error *err) {
     struct prediction p = {0};
     bool swept;
     bool ok = write_recipe(st, err) && measure_mixes(st, &p, err) &&
-              write_points(st->folder, &p, err) && draw_mixes(st, &p, err) &&
-              study_sweep(st, &swept, err) && write_words(st, &p, swept, err);
+              write_points(st->folder, &p, err) && write_predictions(st->folder, &p, err) &&
+              draw_mixes(st, &p, err) && study_sweep(st, &swept, err) &&
+              write_words(st, &p, swept, err);
     free(p.points);
     if (ok && !st->options->folder && !st->lab->options.quiet)
         cli_note(st->lab->program, "mixed.md, recipe.txt and charts are in %s", st->folder);
