@@ -89,8 +89,8 @@ END {
 
 {
     echo "Measured $(date -u +%Y-%m-%d) at commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-    echo "on $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $threads threads: $name, medians of"
-    echo "$rounds rounds in which both engines take turns; llama.cpp at commit $(
+    echo "on $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $threads threads: $name, $([ "$rounds" = 1 ] && echo "one round," || echo "medians of $rounds rounds,")"
+    echo "in which both engines take turns; llama.cpp at commit $(
         sed -n '1s/.*"build_commit": "\([^"]*\)".*/\1/p' "$rows.json")."
     echo "Prefill of 512 tokens and decode of 128, tokens per second."
     echo
