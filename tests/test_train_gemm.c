@@ -51,12 +51,16 @@ static void check(size_t M, size_t N, size_t K, bool a_columns, bool b_columns, 
     free(a), free(b), free(c), free(ref), free(before), free(space);
 }
 
+static void check_all(const size_t (*sizes)[3], size_t n, bool bf16) {
+    for (size_t s = 0; s < n; s++)
+        for (int layout = 0; layout < 8; layout++)
+            check(sizes[s][0], sizes[s][1], sizes[s][2], layout & 1, layout & 2, layout & 4, bf16);
+}
+
 Test(train_gemm, every_layout_and_edge) {
     static const size_t sizes[][3] = {{1, 1, 1},     {12, 32, 8},   {13, 33, 9},   {5, 31, 257},
                                       {97, 65, 300}, {24, 2100, 5}, {200, 70, 513}};
-    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-        for (int layout = 0; layout < 8; layout++)
-            check(sizes[s][0], sizes[s][1], sizes[s][2], layout & 1, layout & 2, layout & 4, false);
+    check_all(sizes, sizeof sizes / sizeof *sizes, false);
 }
 
 // Rounded to bfloat16 (8 bits), products of normals are off by 1/300 each; several blocks of each
@@ -64,9 +68,7 @@ Test(train_gemm, every_layout_and_edge) {
 Test(train_gemm, every_layout_and_edge_in_bfloat16) {
     static const size_t sizes[][3] = {{1, 1, 1},     {16, 16, 32},   {33, 31, 9},     {5, 47, 257},
                                       {97, 65, 513}, {24, 1100, 34}, {1060, 70, 1030}};
-    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-        for (int layout = 0; layout < 8; layout++)
-            check(sizes[s][0], sizes[s][1], sizes[s][2], layout & 1, layout & 2, layout & 4, true);
+    check_all(sizes, sizeof sizes / sizeof *sizes, true);
 }
 
 // Small whole numbers are exact in bfloat16: every element is where it belongs.

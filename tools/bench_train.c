@@ -15,6 +15,7 @@
 #include "core/random.h"
 #include "core/timer.h"
 #include "kernels/cpu/kernels.h"
+#include "lab/bench.h"
 #include "report/result.h"
 #include "tests/compare.h"
 #include "train/gemm.h"
@@ -44,16 +45,6 @@ static float *normals(size_t n, struct error *err) {
     return x;
 }
 
-static int compare(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *seconds, size_t n) {
-    qsort(seconds, n, sizeof *seconds, compare);
-    return seconds[n / 2];
-}
-
 static void add_row(struct bench *b, const char *name, double seconds, double gop) {
     struct result_row row;
     result_row_init(&row, name, b->work.bf16 ? "bf16" : "f32");
@@ -80,7 +71,7 @@ static void bench_product(struct bench *b, const char *name, size_t M, size_t N,
         gemm(M, N, K, x, y, false, b->out, N, b->work);
         seconds[i] = timer_now() - start;
     }
-    add_row(b, name, median(seconds, RUNS), 2e-9 * (double)M * (double)N * (double)K);
+    add_row(b, name, bench_median(seconds, RUNS), 2e-9 * (double)M * (double)N * (double)K);
 }
 
 // Six operations a weight and token, a third of them forward; attention's come on top.
@@ -118,7 +109,7 @@ static void bench_step(struct bench *b, const struct train_shape *s) {
             fail(b->err.message);
         seconds[i] = timer_now() - start;
     }
-    double middle = median(seconds, STEPS);
+    double middle = bench_median(seconds, STEPS);
     add_row(b, "a whole step", middle, step_gop(s, t.network.params.total, CONTEXT));
     b->table.rows[b->table.n_rows - 1].prefill_tps = TOKENS / middle;
     trainer_free(&t);

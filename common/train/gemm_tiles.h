@@ -1,7 +1,7 @@
-// The products of gemm.h in AMX tiles: both matrices rounded to bfloat16, sums in float32. Seven
-// times as many operations a second as float32 vectors; training in mixed precision, after
-// Micikevicius et al. (2018) and Kalamkar et al., "A study of BFLOAT16 for deep learning training"
-// (2019).
+// The products of gemm.h in AMX tiles: both matrices rounded to bfloat16, sums in float32. Three to
+// four times as fast as float32 vectors at the bundled model's shapes (tools/bench_train.c).
+// Training in mixed precision: Micikevicius et al. (2018); Kalamkar et al., "A study of BFLOAT16
+// for deep learning training" (2019).
 #ifndef NIBBLE_TRAIN_GEMM_TILES_H
 #define NIBBLE_TRAIN_GEMM_TILES_H
 
