@@ -271,6 +271,29 @@ static __global__ void products(float *y) {
             y[threadIdx.x * 2 + (unsigned)i] = c[i];
 }
 
+// y[16][8] = A · B + 5 with A(row, k) = 9 row + 5 k + 1 and B(k, col) = 100 k + 31 col - 7, as
+// bytes.
+static __global__ void integer_products(float *y) {
+    if (threadIdx.x >= 32)
+        return;
+    const int g = lane_of() / 4, t = lane_of() % 4;
+    unsigned a[4] = {}, b[2] = {};
+    int c[4] = {5, 5, 5, 5};
+    for (int i = 0; i < 4; i++)
+        for (int byte = 0; byte < 4; byte++) {
+            const int row = g + i % 2 * 8, k = 4 * t + byte + i / 2 * 16;
+            a[i] |= (unsigned)(uint8_t)(9 * row + 5 * k + 1) << 8 * byte;
+        }
+    for (int i = 0; i < 2; i++)
+        for (int byte = 0; byte < 4; byte++) {
+            const int k = 4 * t + byte + i * 16;
+            b[i] |= (unsigned)(uint8_t)(100 * k + 31 * g - 7) << 8 * byte;
+        }
+    mma_16x8x32(c, a, b);
+    for (int i = 0; i < 4; i++)
+        y[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = (float)c[i];
+}
+
 // Four rounds of one stage: thread 0 fills it when all others have left it.
 static __global__ void phases(float *y) {
     SHARED(unsigned char, shared);
@@ -315,7 +338,8 @@ static __global__ void phases(float *y) {
     X(half_warps)                                                                                  \
     X(counting)                                                                                    \
     X(copies)                                                                                      \
-    X(products)
+    X(products)                                                                                    \
+    X(integer_products)
 
 // With 128 threads and 10 KB of shared memory.
 #define HOPPER_KERNELS(X)                                                                          \

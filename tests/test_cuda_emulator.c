@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +111,20 @@ Test(cuda_emulator, the_tensor_cores_product) {
     cr_assert_null(run("products", y));
     for (int col = 0; col < 8; col++)
         cr_assert_eq(y[col], 16 * (col + 1));
+}
+
+Test(cuda_emulator, the_tensor_cores_product_of_bytes) {
+    float y[2 * THREADS];
+    const char *failed = run("integer_products", y);
+    cr_assert_null(failed, "%s", failed);
+    for (int row = 0; row < 16; row++)
+        for (int col = 0; col < 8; col++) {
+            int sum = 5;
+            for (int k = 0; k < 32; k++)
+                sum += (int8_t)(9 * row + 5 * k + 1) * (int8_t)(100 * k + 31 * col - 7);
+            cr_assert_eq(y[row * 8 + col], sum, "%d %d: %g, expected %d", row, col,
+                         (double)y[row * 8 + col], sum);
+        }
 }
 
 Test(cuda_emulator, a_phase_that_cannot_end) {

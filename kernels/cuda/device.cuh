@@ -175,6 +175,54 @@ __device__ __forceinline__ void mma_16x8x16(float (&c)[4], const unsigned (&a)[4
 #endif
 }
 
+#ifndef __CUDACC__
+// One lane's registers of an m16n8k32 product of int8.
+struct mma_i8_part {
+    const unsigned *a, *b;
+    int *c;
+};
+
+// A register holds four bytes, the first in its low bits; g and t as in mma_act:
+//     A [16][32]  a0: (g, 4t … 4t+3)   a1: row g+8   a2: columns +16   a3: both
+//     B [32][8]   b0: (4t … 4t+3, g)   b1: rows +16
+//     C [16][8]   as there
+EMULATOR inline void mma_i8_act(void **lanes) {
+    int8_t a[16][32], b[32][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const mma_i8_part *p = (const mma_i8_part *)lanes[lane];
+        int g = lane / 4, t = lane % 4;
+        for (int i = 0; i < 4; i++)
+            for (int byte = 0; byte < 4; byte++)
+                a[g + i % 2 * 8][4 * t + byte + i / 2 * 16] = (int8_t)(p->a[i] >> 8 * byte);
+        for (int i = 0; i < 2; i++)
+            for (int byte = 0; byte < 4; byte++)
+                b[4 * t + byte + i * 16][g] = (int8_t)(p->b[i] >> 8 * byte);
+    }
+    for (int lane = 0; lane < 32; lane++)
+        for (int i = 0; i < 4; i++) {
+            unsigned sum = (unsigned)((mma_i8_part *)lanes[lane])->c[i]; // wraps, as there
+            for (int k = 0; k < 32; k++)
+                sum += (unsigned)(a[lane / 4 + i / 2 * 8][k] * b[k][lane % 4 * 2 + i % 2]);
+            ((mma_i8_part *)lanes[lane])->c[i] = (int)sum;
+        }
+}
+#endif
+
+// C += A · B in integers, exactly: A [16][32] and B [32][8] in int8, C [16][8] in int32, spread
+// over the warp's registers as mma_i8_act tells.
+__device__ __forceinline__ void mma_16x8x32(int (&c)[4], const unsigned (&a)[4],
+                                            const unsigned (&b)[2]) {
+#ifdef __CUDACC__
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    mma_i8_part part = {a, b, c};
+    emulate::meet(~0u, mma_i8_act, &part, {"mma.sync", __FILE__, __LINE__});
+#endif
+}
+
 // The sum over the warp, in every lane.
 __device__ __forceinline__ float warp_sum(float v) {
     for (int step = 16; step; step /= 2)
