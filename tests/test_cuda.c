@@ -163,6 +163,94 @@ Test(cuda, rings_of_stages_go_round_in_every_order) {
     }
 }
 
+// x that int8 has exactly: integers up to 127, which is the first of every 32, times a power of
+// two, another one wherever x may have another scale: in each row and, unless w has one scale per
+// row, in each of w's groups.
+static void make_x_exact(struct product *p) {
+    struct cuda_call *c = &p->call;
+    struct random r = {c->m + c->w.k};
+    unsigned group = c->w.wide_scales ? c->w.k : c->w.group < 128 ? c->w.group : 128;
+    for (unsigned i = 0; i < c->m; i++)
+        for (unsigned col = 0; col < c->w.k; col++) {
+            int code = col % 32 ? (int)random_below(&r, 255) - 127 : 127;
+            float x = ldexpf((float)code, -(int)((i + col / group) % 5));
+            p->x[(size_t)i * c->x_stride + col] = f32_to_f16(x);
+        }
+    cuda_matmul_ref(&c->w, p->x, c->x_stride, c->m, p->want, c->y_stride);
+}
+
+// Kernel 11 rounds x and may be off by a hundredth. Where there is nothing to round, only float32's
+// sums are left. Blocks and steps of 128, warps of 32 by 64, tiles of 16 and 8: all with
+// remainders.
+Test(cuda, int8_activations_are_multiplied_exactly) {
+    const struct {
+        const char *format;
+        unsigned m, n, k;
+    } cases[] = {
+        {"int8", 130, 150, 291},      {"int8", 9, 5, 1},           {"int4", 65, 33, 200},
+        {"int8-g32", 70, 129, 300},   {"int8-g64", 1, 17, 129},    {"int8-g128", 64, 16, 700},
+        {"int4-g32", 129, 37, 95},    {"int4-g64", 33, 21, 257},   {"int4-g128", 17, 260, 900},
+        {"int4-g32-zp", 12, 47, 333}, {"int4-g64-zp", 73, 40, 70}, {"int4-g128-zp", 3, 1, 1200},
+        {"int4-g256", 66, 18, 640},
+    };
+    struct cuda_kernel kernel = *kernel_of(11);
+    kernel.tolerance = 1e-6;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct product p;
+        product_init(&p, cases[i].format, cases[i].m, cases[i].n, cases[i].k);
+        make_x_exact(&p);
+        size_t bytes = (size_t)p.call.m * p.call.y_stride * sizeof(float);
+        float *first = run(&p, &kernel, 0);
+        compare(&p, &kernel, cases[i].format, first);
+        for (int schedule = 1; schedule <= 2; schedule++) {
+            float *y = run(&p, &kernel, schedule);
+            cr_assert(memcmp(first, y, bytes) == 0, "%s in order %d", cases[i].format, schedule);
+            free(y);
+        }
+        free(first);
+        product_free(&p);
+    }
+}
+
+// A scale is the largest of its x: what it is if one is infinite, NaN, or all are 0.
+Test(cuda, int8_activations_hide_no_overflow) {
+    const char *formats[] = {"int8", "int4-g64"};
+    for (int f = 0; f < 2; f++) {
+        struct product p;
+        product_init(&p, formats[f], 4, 20, 300);
+        p.x[1 * p.call.x_stride + 299] = 0x7c00; // infinity
+        p.x[2 * p.call.x_stride + 0] = 0x7e00;   // NaN
+        memset(p.x + 3 * p.call.x_stride, 0, p.call.x_stride * sizeof *p.x);
+        float *y = run(&p, kernel_of(11), 0);
+        for (unsigned j = 0; j < 20; j++) {
+            cr_assert(isfinite(y[j]) && y[3 * p.call.y_stride + j] == 0, "%s %u", formats[f], j);
+            cr_assert(isnan(y[p.call.y_stride + j]) && isnan(y[2 * p.call.y_stride + j]), "%s %u",
+                      formats[f], j);
+        }
+        free(y);
+        product_free(&p);
+    }
+}
+
+// Integers add up over a whole row where it has one scale: 2^31 is the end.
+Test(cuda, int8_activations_refuse_rows_whose_sums_overflow) {
+    float scale = 1;
+    struct cuda_matrix w = {.format = CUDA_INT8,
+                            .n = 1,
+                            .k = 131072,
+                            .scales = &scale,
+                            .groups = 1,
+                            .wide_scales = true};
+    w.group = w.k;
+    cr_assert(kernel_of(11)->takes(&w, 1));
+    w.k = w.group = 131073;
+    cr_assert_not(kernel_of(11)->takes(&w, 1));
+    w.wide_scales = false, w.group = 128;
+    cr_assert(kernel_of(11)->takes(&w, 1));
+    w.format = CUDA_F16, w.scales = NULL;
+    cr_assert_not(kernel_of(11)->takes(&w, 1));
+}
+
 // Nothing here is a multiple of anything.
 Test(cuda, odd_shapes) {
     const char *formats[] = {"f16",      "bf16",      "int8",        "int8-g32",     "int4",

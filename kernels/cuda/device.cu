@@ -292,6 +292,7 @@ static const cuda_kernel *const kernels[] = {
     &on_gpu::kernel_stream,
     &on_gpu::kernel_batch,
     &on_gpu::kernel_wgmma,
+    &on_gpu::kernel_int8,
     nullptr,
 };
 

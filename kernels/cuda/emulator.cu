@@ -156,6 +156,7 @@ static const cuda_kernel *const kernels[] = {
     &emulated::kernel_stream,
     &emulated::kernel_batch,
     &emulated::kernel_wgmma,
+    &emulated::kernel_int8,
     nullptr,
 };
 

@@ -18,7 +18,8 @@
 namespace NIBBLE_CUDA {
 
 extern const cuda_kernel kernel_dequantize, kernel_naive, kernel_warp, kernel_wide, kernel_half2,
-    kernel_dp4a, kernel_packed, kernel_async, kernel_stream, kernel_batch, kernel_wgmma;
+    kernel_dp4a, kernel_packed, kernel_async, kernel_stream, kernel_batch, kernel_wgmma,
+    kernel_int8;
 
 #ifdef __CUDACC__
 // Raises the kernel's limit of dynamic shared memory where a launch needs more than 48 KB.

@@ -1,4 +1,4 @@
-// Multiplying with the packed layout (pack.c), which kernels 6 to 10 share: what a lane holds of a
+// Multiplying with the packed layout (pack.c), which kernels 6 to 11 share: what a lane holds of a
 // record, how its codes become a fragment of halves, and the products with x.
 #ifndef NIBBLE_PACKED_CUH
 #define NIBBLE_PACKED_CUH

@@ -1,7 +1,7 @@
 // Phase 6: from a kernel that works to one that reads memory as fast as memory goes.
 //
 // Decoding reads every weight once per token and does next to nothing with it, so a kernel for one
-// row of x is as good as the share of memory bandwidth it reaches. Eleven kernels, numbered; the
+// row of x is as good as the share of memory bandwidth it reaches. Twelve kernels, numbered; the
 // number is the row here, the file in kernels/cuda/ and the section of the write-up.
 #include <math.h>
 #include <stdlib.h>
