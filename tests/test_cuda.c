@@ -409,6 +409,30 @@ Test(cuda, without_a_gpu_says_why) {
     cr_assert(gpu ? gpu->time != NULL : why && *why && !strchr(why, '\n'));
 }
 
+// Its code for sm_90 would be a trap. The flag that says whether there is code for sm_90a is the
+// Makefile's, and hopper.cuh refuses to compile where the flag and the target disagree.
+static bool offers_hopper(const char *archs) {
+    char command[256], out[4096];
+    snprintf(command, sizeof command,
+             "env -u MAKEFLAGS make -nB NVCC=nvcc CUDA_ARCHS='%s' "
+             "build/cuda/kernels/cuda/kernel10_wgmma.o 2>&1",
+             archs);
+    FILE *f = popen(command, "r");
+    cr_assert_not_null(f);
+    size_t n = fread(out, 1, sizeof out - 1, f);
+    out[n] = '\0';
+    cr_assert(pclose(f) == 0 && strstr(out, "nvcc -std"), "%s", out);
+    return strstr(out, "-DNIBBLE_SM_90A");
+}
+
+Test(cuda, builds_for_plain_sm_90_do_not_offer_kernel_10) {
+    if (access("Makefile", R_OK) != 0)
+        cr_skip_test("no Makefile here");
+    cr_assert(offers_hopper("80 86 89 90a"));
+    cr_assert_not(offers_hopper("90"));
+    cr_assert_not(offers_hopper("80 90"));
+}
+
 // What a user sees. Skips where the program is not built.
 static int phase6(const char *arguments, char *out, size_t size) {
     char command[512];

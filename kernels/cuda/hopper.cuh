@@ -24,6 +24,17 @@
 #define HAS_HOPPER 0
 #endif
 
+// Whether the program has such code for a Hopper GPU: a build for sm_90a says so (Makefile). With
+// sm_90 alone a kernel that needs it must not be offered, and with both a GPU could take either.
+#if !defined(__CUDACC__) || defined(NIBBLE_SM_90A)
+#define BUILT_FOR_HOPPER 1
+#else
+#define BUILT_FOR_HOPPER 0
+#endif
+#if defined(NIBBLE_SM_90A) && defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !HAS_HOPPER
+#error "NIBBLE_SM_90A with code for sm_90: CUDA_ARCHS may have 90 or 90a, not both"
+#endif
+
 namespace NIBBLE_CUDA {
 
 // Shared memory has addresses of its own, from 0 on, and these instructions take them.

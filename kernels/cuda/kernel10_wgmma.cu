@@ -208,7 +208,7 @@ template <class L> struct run_wgmma {
 
 static bool takes(const cuda_matrix *w, unsigned m) {
 #ifdef __CUDACC__
-    if (!cuda_is_hopper())
+    if (!BUILT_FOR_HOPPER || !cuda_is_hopper())
         return false;
 #endif
     return takes_packed(w, m, ~0u);
