@@ -28,11 +28,20 @@ NIBBLE_GPU_TESTS=1 build/nibble-tests --filter 'cuda_model/*' -j1
 ./phase1 --device cuda --tokens 1,2,3,4,5,6,7,8 --logits /tmp/nibble-gpu.$$.npy
 rm -f /tmp/nibble-gpu.$$.npy
 
+# Every kernel on small shapes with remainders: several blocks of rows of w and of x (128 each at most),
+# the last ones not full; first whole blocks of 256 columns, which GGUF's formats need, then nothing whole. The
+# last gives kernel 10 enough blocks for the warpgroups of each to be two.
+check_kernels() {
+    "$@" ./phase6 --device cuda --check --shape 333x1280 --batch 1,9,70,130 --quiet >/dev/null
+    "$@" ./phase6 --device cuda --check --shape 77x291 --batch 1,3 --quiet >/dev/null
+    "$@" ./phase6 --device cuda --check --shape 1000x200 --batch 2100 --format int4-g32 --quiet \
+        >/dev/null
+}
+
 if [ -z "$quick" ] && command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck initcheck; do
         echo "== compute-sanitizer --tool $tool" >&2
-        compute-sanitizer --tool $tool --error-exitcode 1 \
-            ./phase6 --device cuda --shape 80x512 --batch 1,9,70 --quiet >/dev/null
+        check_kernels compute-sanitizer --tool $tool --error-exitcode 1
         compute-sanitizer --tool $tool --error-exitcode 1 \
             ./phase1 --device cuda --limit 64 --ctx 64 --choices none --prompt "Victor was given" \
             --max-tokens 8 --temp 0.8 --quiet >/dev/null

@@ -18,10 +18,11 @@ static bool fails(const char *why, struct error *err) {
     return why && !error_set(err, "%s", why);
 }
 
-bool bench_init(struct bench *b, const struct cuda_backend *backend, struct error *err) {
+bool bench_init(struct bench *b, const struct cuda_backend *backend, bool timed,
+                struct error *err) {
     *b = (struct bench){.backend = backend, .samples = 200};
     return !fails(backend->describe(&b->device), err) &&
-           (!backend->copy_speed || !fails(backend->copy_speed(&b->copy_gb_s), err));
+           (!timed || !backend->copy_speed || !fails(backend->copy_speed(&b->copy_gb_s), err));
 }
 
 bool bench_matrix_init(struct bench_matrix *m, const char *format, unsigned n, unsigned k,

@@ -13,8 +13,8 @@ struct bench {
     size_t samples;   // runs per time
 };
 
-// Finds out about the device, and measures its copy speed where it can be measured.
-bool bench_init(struct bench *b, const struct cuda_backend *backend, struct error *err);
+// Finds out about the device and, if kernels shall be timed and it can, measures its copy speed.
+bool bench_init(struct bench *b, const struct cuda_backend *backend, bool timed, struct error *err);
 
 // A matrix on the host in the file's layout and, where there is one, in the kernels'.
 struct bench_matrix {

@@ -11,7 +11,7 @@
 #include "lab/lab.h"
 
 static struct {
-    bool emulate;
+    bool emulate, check;
     int kernel;
     const char *format, *shape, *batch;
 } flags;
@@ -19,7 +19,9 @@ static struct {
 static const struct cli_flag phase_flags[] = {
     {"emulate", NULL, CLI_FLAG, &flags.emulate, 0, 0, NULL, "Kernels",
      "run the kernels on the CPU, in the emulator: errors, no times [where there is no GPU]"},
-    {"kernel", "N", CLI_INT, &flags.kernel, 0, 10, "0", "Kernels", "only kernel N; 0: all"},
+    {"check", NULL, CLI_FLAG, &flags.check, 0, 0, NULL, "Kernels",
+     "errors, no times: for tools under which times mean nothing"},
+    {"kernel", "N", CLI_INT, &flags.kernel, 0, 11, "0", "Kernels", "only kernel N; 0: all"},
     {"format", "NAME", CLI_TEXT, &flags.format, 1, 0, NULL, "Kernels",
      "only this weight format, e.g. int4-g128 [all]"},
     {"shape", "NxK", CLI_TEXT, &flags.shape, 3, 0, NULL, "Kernels",
@@ -210,7 +212,7 @@ static bool run_plans(struct lab *lab, const struct bench *b, struct error *err)
 // What the results depend on, the command among it, as it is after the work: clocks are up then.
 static void name_device(struct bench *b, char **argv, char *out, size_t size) {
     struct cuda_description d = b->device;
-    if (b->copy_gb_s <= 0) {
+    if (!b->backend->time) {
         snprintf(out, size, "emulator");
         return;
     }
@@ -230,7 +232,8 @@ int main(int argc, char **argv) {
     check_flags();
     progress_set_quiet(lab.options.quiet);
     const struct cuda_backend *backend = choose_backend(lab.options.cuda, &err);
-    bool ok = backend && bench_init(&bench, backend, &err) && run_plans(&lab, &bench, &err);
+    bool ok =
+        backend && bench_init(&bench, backend, !flags.check, &err) && run_plans(&lab, &bench, &err);
     if (ok) {
         name_device(&bench, argv, device, sizeof device);
         lab.table.phase = program.phase;
