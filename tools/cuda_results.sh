@@ -28,9 +28,9 @@ NIBBLE_GPU_TESTS=1 build/nibble-tests --filter 'cuda_model/*' -j1
 ./phase1 --device cuda --tokens 1,2,3,4,5,6,7,8 --logits /tmp/nibble-gpu.$$.npy
 rm -f /tmp/nibble-gpu.$$.npy
 
-# Every kernel on small shapes with remainders: several blocks of rows of w and of x (128 each at most),
-# the last ones not full; first whole blocks of 256 columns, which GGUF's formats need, then nothing whole. The
-# last gives kernel 10 enough blocks for the warpgroups of each to be two.
+# Every kernel on small shapes with remainders: several blocks of rows of w and of x (of 128 at
+# most), the last ones not full; first whole blocks of 256 columns, which GGUF's formats need, then
+# nothing whole. The last shape gives kernel 10 so many blocks that it makes them of two warpgroups.
 check_kernels() {
     "$@" ./phase6 --device cuda --check --shape 333x1280 --batch 1,9,70,130 --quiet >/dev/null
     "$@" ./phase6 --device cuda --check --shape 77x291 --batch 1,3 --quiet >/dev/null
