@@ -24,9 +24,9 @@
 // x, which come by cp.async into a ring of stages.
 //
 //                   x   0 … 63    64 … 127
-//     w    0 …  31     warp 0     warp 4       a warp has 32 rows of w by 64 of x: it reads 2 and
-//         32 …  63     warp 1     warp 5       8 records per step, for 64 products, and each 8
-//         bytes 64 …  95     warp 2     warp 6       of x that a lane has loaded serve two of them
+//     w    0 …  31     warp 0     warp 4       a warp has 32 rows of w by 64 of x: it reads
+//         32 …  63     warp 1     warp 5       2 and 8 records per step, for 64 products; what
+//         64 …  95     warp 2     warp 6       a lane has loaded of x serves two of them
 //         96 … 127     warp 3     warp 7
 //
 // Traffic: the weights once for every 128 rows of x; x once to quantize it, then half of that for
@@ -45,8 +45,7 @@ template <unsigned SETS> struct x_record {
     static constexpr unsigned BYTES = SCALES + SETS * 8 * sizeof(float), BLOCK_BYTES = 16 * BYTES;
 };
 
-// ---- quantizing x
-// --------------------------------------------------------------------------------
+// ---- quantizing x -------------------------------------------------------------------------------
 
 // NaN if one of them is.
 __device__ __forceinline__ float larger(float a, float b) {
@@ -123,8 +122,7 @@ __global__ void __launch_bounds__(32 * WARPS)
     }
 }
 
-// ---- the product
-// ---------------------------------------------------------------------------------
+// ---- the product --------------------------------------------------------------------------------
 
 // [fragment]
 // The weights of product p less their zero points, as bytes: a[0] and a[2] of row g, a[1] and a[3]
@@ -266,8 +264,7 @@ __global__ void __launch_bounds__(32 * WARPS, 1)
 }
 // [/block]
 
-// ---- launches
-// ------------------------------------------------------------------------------------
+// ---- launches -----------------------------------------------------------------------------------
 
 // Bytes of x's records.
 static size_t records_bytes(const cuda_call *c, unsigned sets) {
