@@ -35,8 +35,7 @@ static void expect_types(const struct recorded_model *m, const char *name, enum 
     const struct gguf_preset *p = gguf_preset_find(name, strlen(name));
     bool in_block = role != GGUF_EMBEDDING && role != GGUF_OUTPUT;
     size_t n = in_block ? m->layers : 1, k = role == GGUF_DOWN ? m->mlp : m->hidden;
-    const struct gguf_mix mix = {m->layers, m->heads / m->kv_heads, m->tied,
-                                 m->layers == 80 && m->heads != m->kv_heads};
+    const struct gguf_mix mix = gguf_mix_of(m->arch, m->layers, m->heads, m->kv_heads, m->tied);
     if (role == GGUF_V && strcmp(m->arch, "gpt2") == 0)
         role = GGUF_QKV;
     for (size_t i = 0; expected[0] != '-' && i < n; i++) {
@@ -66,6 +65,27 @@ Test(gguf_types, mixes_are_those_of_llama_quantize) {
     }
     fclose(f);
     cr_expect_gt(n_compared, 20000, "%zu", n_compared);
+}
+
+// model.type of llama.cpp's loader (src/models), which its mixes ask for.
+Test(gguf_types, seventy_billion_are_eighty_layers_of_some_architectures) {
+    static const struct {
+        const char *arch;
+        size_t layers, heads, kv_heads;
+        bool is_70b;
+    } cases[] = {{"llama", 80, 64, 8, true},  {"llama", 80, 64, 64, false},
+                 {"llama", 79, 64, 8, false}, {"qwen2", 80, 64, 8, true},
+                 {"qwen2", 80, 64, 64, true}, {"qwen3", 80, 64, 8, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct gguf_mix mix =
+            gguf_mix_of(cases[i].arch, cases[i].layers, cases[i].heads, cases[i].kv_heads, false);
+        cr_expect_eq(mix.is_70b, cases[i].is_70b, "case %zu", i);
+        cr_expect(mix.n_layers == cases[i].layers && !mix.tied);
+        cr_expect_eq(mix.heads_per_kv, cases[i].heads / cases[i].kv_heads);
+        const struct gguf_preset *p = gguf_preset_find("Q4_K_S", 6);
+        cr_expect_eq(gguf_mix_type(p, &mix, GGUF_V, 40, 8192),
+                     mix.is_70b ? GGUF_TYPE_Q5_K : GGUF_TYPE_Q4_K, "case %zu", i);
+    }
 }
 
 Test(gguf_types, what_is_misspelled_has_a_nearest_type) {

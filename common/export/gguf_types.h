@@ -62,8 +62,12 @@ enum gguf_role {
 struct gguf_mix {
     size_t n_layers, heads_per_kv; // query heads that share a key/value head
     bool tied;                     // no output matrix: the embedding takes its type
-    bool is_70b; // 80 layers, grouped heads: its small value matrices get more bits
+    bool is_70b; // 80 layers whose small value matrices get more bits
 };
+
+// Of a model of that architecture (general.architecture) and these sizes.
+struct gguf_mix gguf_mix_of(const char *arch, size_t n_layers, size_t n_heads, size_t n_kv_heads,
+                            bool tied);
 
 // The type of a matrix with rows of k weights, by the preset's mix. It may not fit k.
 enum gguf_type_number gguf_mix_type(const struct gguf_preset *p, const struct gguf_mix *mix,
