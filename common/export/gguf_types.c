@@ -219,6 +219,9 @@ enum gguf_type_number gguf_nearest_type(const struct quant_format *f) {
         return GGUF_TYPE_Q6_K;
     if (f->bits == 5)
         return f->zero_point ? GGUF_TYPE_Q5_1 : GGUF_TYPE_Q5_0;
+    if (strcmp(f->name, "nf4") ==
+        0) // its values are quantiles too, in as many bits: 18 bytes for 32
+        return GGUF_TYPE_IQ4_NL;
     if (f->bits == 4)
         return f->zero_point ? GGUF_TYPE_Q4_1 : GGUF_TYPE_Q4_0;
     return f->bits == 3 ? GGUF_TYPE_Q3_K : GGUF_TYPE_Q2_K;

@@ -75,7 +75,7 @@ enum gguf_type_number gguf_mix_type(const struct gguf_preset *p, const struct gg
 // The type itself if rows of k weights fit its blocks, else the one llama.cpp takes instead.
 enum gguf_type_number gguf_fitting_type(enum gguf_type_number type, size_t k);
 // Of a format that GGUF does not know, the type that is nearest: as many bits, a zero point where
-// it has one.
+// it has one, a curved grid for NF4's.
 enum gguf_type_number gguf_nearest_type(const struct quant_format *f);
 
 #endif
