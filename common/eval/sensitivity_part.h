@@ -4,6 +4,10 @@
 
 #include "eval/sensitivity.h"
 
+// Goes into every row that is written. To be raised whenever the same question gets other numbers:
+// a format that rounds differently, another estimate, another choice of what is measured.
+enum { SENSITIVITY_METHOD = 1 };
+
 // Where a linear is in a model, so that it is found in a quantized copy too.
 enum linear_role {
     ROLE_Q,
@@ -52,7 +56,7 @@ struct sensitivity_options sensitivity_choose_options(const struct sensitivity_o
                                                       const struct model *m, size_t n_tensors,
                                                       size_t n_formats);
 // Fills the first tensors of s, listed but not measured, with what is in the file `part` if that
-// was measured for the same question; how many those are.
+// was measured for the same question, by the same method; how many those are.
 size_t sensitivity_take_up(struct sensitivity *s, const char *part);
 
 // Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and
