@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/file.h"
+
 static char temp_folder_path[64];
 
 static inline void temp_remove(void) {
@@ -34,6 +36,16 @@ static inline const char *temp_file(const char *name, const void *data, size_t s
     FILE *f = fopen(path, "wb");
     cr_assert(f && fwrite(data, 1, size, f) == size && fclose(f) == 0);
     return path;
+}
+
+// The text of <temporary folder>/name in a new string.
+static inline char *temp_text(const char *name) {
+    char path[512];
+    struct error err = {0};
+    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
+    char *text = file_read(path, 1 << 24, NULL, &err);
+    cr_assert_not_null(text, "%s", err.message);
+    return text;
 }
 
 #endif

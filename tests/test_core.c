@@ -1,9 +1,11 @@
 // core/: errors, sizes, 16-bit floats, files.
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "core/dtype.h"
@@ -98,6 +100,43 @@ Test(core, a_file_is_replaced_whole_or_not_at_all) {
     unlink(path);
     cr_assert_null(file_read(path, 100, NULL, &err));
     cr_assert(strstr(err.message, "No such file"));
+}
+
+// Process 1 always runs, and number 99999999 nowhere: neither says whose file it is.
+Test(core, what_nobody_writes_any_more_is_removed_whatever_its_number) {
+    struct error err = {0};
+    struct file_writer w;
+    char path[256], dead[300], living[300], other[300];
+    snprintf(path, sizeof path, "%s/a", temp_folder());
+    strcpy(dead, temp_file("a.tmp.1", "half", 4));
+    strcpy(other, temp_file("a.tmp.2b", "not ours", 8));
+    strcpy(living, temp_file("a.tmp.99999999", "half", 4));
+    int fd = open(living, O_WRONLY);
+    cr_assert(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    cr_assert(file_writer_open(&w, path, &err), "%s", err.message);
+    cr_expect(!file_exists(dead) && file_exists(living));
+    file_writer_abort(&w);
+    close(fd);
+    cr_assert(file_writer_open(&w, path, &err), "%s", err.message);
+    cr_expect(!file_exists(living));
+    file_writer_abort(&w);
+    cr_expect(file_exists(other));
+}
+
+Test(core, a_file_that_another_writes_under_the_same_number_is_not_cut) {
+    struct error err = {0};
+    struct file_writer w, other;
+    char path[256];
+    snprintf(path, sizeof path, "%s/a", temp_folder());
+    cr_assert(file_writer_open(&w, path, &err), "%s", err.message);
+    fputs("all of it", w.stream);
+    cr_expect(!file_writer_open(&other, path, &err));
+    cr_expect(strstr(err.message, "/a: cannot write: another run is writing it"), "%s",
+              err.message);
+    cr_assert(file_writer_commit(&w, &err), "%s", err.message);
+    char *text = file_read(path, 100, NULL, &err);
+    cr_assert_str_eq(text, "all of it");
+    free(text);
 }
 
 Test(core, a_pipe_is_read_to_its_end) {

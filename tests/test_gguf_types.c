@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "export/gguf_types.h"
+#include "format_data.h"
 #include "io/gguf.h"
 
 static const struct {
@@ -35,8 +36,7 @@ static void expect_types(const struct recorded_model *m, const char *name, enum 
     const struct gguf_preset *p = gguf_preset_find(name, strlen(name));
     bool in_block = role != GGUF_EMBEDDING && role != GGUF_OUTPUT;
     size_t n = in_block ? m->layers : 1, k = role == GGUF_DOWN ? m->mlp : m->hidden;
-    const struct gguf_mix mix = {m->layers, m->heads / m->kv_heads, m->tied,
-                                 m->layers == 80 && m->heads != m->kv_heads};
+    const struct gguf_mix mix = gguf_mix_of(m->arch, m->layers, m->heads, m->kv_heads, m->tied);
     if (role == GGUF_V && strcmp(m->arch, "gpt2") == 0)
         role = GGUF_QKV;
     for (size_t i = 0; expected[0] != '-' && i < n; i++) {
@@ -66,6 +66,27 @@ Test(gguf_types, mixes_are_those_of_llama_quantize) {
     }
     fclose(f);
     cr_expect_gt(n_compared, 20000, "%zu", n_compared);
+}
+
+// model.type of llama.cpp's loader (src/models), which its mixes ask for.
+Test(gguf_types, seventy_billion_are_eighty_layers_of_some_architectures) {
+    static const struct {
+        const char *arch;
+        size_t layers, heads, kv_heads;
+        bool is_70b;
+    } cases[] = {{"llama", 80, 64, 8, true},  {"llama", 80, 64, 64, false},
+                 {"llama", 79, 64, 8, false}, {"qwen2", 80, 64, 8, true},
+                 {"qwen2", 80, 64, 64, true}, {"qwen3", 80, 64, 8, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct gguf_mix mix =
+            gguf_mix_of(cases[i].arch, cases[i].layers, cases[i].heads, cases[i].kv_heads, false);
+        cr_expect_eq(mix.is_70b, cases[i].is_70b, "case %zu", i);
+        cr_expect(mix.n_layers == cases[i].layers && !mix.tied);
+        cr_expect_eq(mix.heads_per_kv, cases[i].heads / cases[i].kv_heads);
+        const struct gguf_preset *p = gguf_preset_find("Q4_K_S", 6);
+        cr_expect_eq(gguf_mix_type(p, &mix, GGUF_V, 40, 8192),
+                     mix.is_70b ? GGUF_TYPE_Q5_K : GGUF_TYPE_Q4_K, "case %zu", i);
+    }
 }
 
 Test(gguf_types, what_is_misspelled_has_a_nearest_type) {
@@ -131,6 +152,27 @@ Test(gguf_types, formats_of_ours_have_a_nearest_type) {
     for (const struct quant_format *const *f = quant_formats; *f; f++)
         if (!(*f)->gguf_type)
             cr_expect(quant_format_of_gguf((uint32_t)gguf_nearest_type(*f)), "%s", (*f)->name);
+}
+
+static double error_of(enum gguf_type_number type, const float *w, size_t n, size_t k) {
+    const struct quant_format *f = quant_format_of_gguf((uint32_t)type);
+    void *data = quantize_new(f, w, n, k);
+    float *out = dequantize_new(f, data, n, k);
+    double error = nmse(w, out, n * k);
+    free(data);
+    free(out);
+    return error;
+}
+
+// Both take 18 bytes for 32 weights, NF4's 4.5 bits. (Q4_K's error is less still where columns
+// stick out, but it wants rows of 256 and becomes Q5_0 in others: NF4 has blocks of 64.)
+Test(gguf_types, nf4_becomes_the_curved_grid_whose_error_is_less) {
+    enum { N = 64, K = 512 };
+    float *w = weights_new(N, K, 7);
+    double curved = error_of(GGUF_TYPE_IQ4_NL, w, N, K), even = error_of(GGUF_TYPE_Q4_0, w, N, K);
+    cr_expect(curved < even, "%g, %g", curved, even);
+    cr_expect_eq(nearest("nf4"), GGUF_TYPE_IQ4_NL);
+    free(w);
 }
 
 Test(gguf_types, every_preset_has_formats_for_its_types) {

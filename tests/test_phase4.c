@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/file.h"
 #include "io/json.h"
 #include "shared.h"
 #include "temp.h"
@@ -16,16 +15,6 @@ struct outcome {
     int status;
     char *out, *err;
 };
-
-// What a temporary file holds.
-static char *contents(const char *name) {
-    struct error err = {0};
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
-    char *text = file_read(path, 1 << 24, NULL, &err);
-    cr_assert_not_null(text, "%s", err.message);
-    return text;
-}
 
 // Every %s in arguments is the temporary folder.
 static struct outcome run(const char *arguments) {
@@ -37,8 +26,8 @@ static struct outcome run(const char *arguments) {
     n += snprintf(command + n, sizeof command - (size_t)n, arguments, t, t);
     snprintf(command + n, sizeof command - (size_t)n, " >%s/out 2>%s/err", t, t);
     struct outcome o = {.status = WEXITSTATUS(system(command))};
-    o.out = contents("out");
-    o.err = contents("err");
+    o.out = temp_text("out");
+    o.err = temp_text("err");
     return o;
 }
 
@@ -92,11 +81,11 @@ Test(phase4, json_has_formats_sums_and_every_tensor) {
         snprintf(path, sizeof path, "%s/analysis/%s", temp_folder(), files[i]);
         cr_expect_eq(access(path, R_OK), 0, "%s", files[i]);
     }
-    char *report = contents("analysis/lbl_analysis.md");
+    char *report = temp_text("analysis/lbl_analysis.md");
     cr_expect(strstr(report, "# Which tensors hurt: bundled") &&
               strstr(report, "| model.layers.5.self_attn.o_proj"));
     free(report);
-    char *cost = contents("analysis/lbl_cost.md");
+    char *cost = temp_text("analysis/lbl_cost.md");
     cr_expect(strstr(cost, "6 layers, 43 tensors, 2 formats, 64 tokens: ") &&
                   strstr(cost, "86 of 86 combinations were measured"),
               "%s", cost);
@@ -120,7 +109,7 @@ Test(phase4, a_search_for_scales_holds_for_the_tensors_too) {
     struct outcome o =
         run("--search --probe 16 --formats int4-g128 --quiet --lbl-dump-dir %s/searched");
     cr_assert_eq(o.status, 0, "%s", o.err);
-    char *report = contents("searched/lbl_analysis.md");
+    char *report = temp_text("searched/lbl_analysis.md");
     cr_expect(strstr(report, "Each tensor was quantized alone, with scales of least error, "), "%s",
               report);
     free(report);
@@ -151,7 +140,7 @@ Test(phase4, what_a_run_that_was_stopped_has_done_is_no_cost_of_the_next) {
     o = run("--probe 32 --formats int4-g128 --lbl-dump-dir %s/a");
     cr_assert_eq(o.status, 0, "%s", o.err);
     outcome_free(&o);
-    char *cost = contents("a/lbl_cost.md");
+    char *cost = temp_text("a/lbl_cost.md");
     cr_expect(strstr(cost, "; 7 of the tensors were measured before, by a run that was stopped."),
               "%s", cost);
     free(cost);
@@ -168,12 +157,12 @@ Test(phase4, a_trial_of_the_bundled_model_writes_to_out_and_says_so) {
              "--formats int4-g128 >table 2>err",
              temp_folder(), root);
     cr_assert_eq(WEXITSTATUS(system(command)), 0);
-    char *err = contents("err");
+    char *err = temp_text("err");
     cr_expect(strstr(err, "phase4: lbl_analysis.md, sensitivity.csv and charts are in "
                           "out/bundled\n"),
               "%s", err);
     free(err);
-    free(contents("out/bundled/lbl_analysis.md"));
+    free(temp_text("out/bundled/lbl_analysis.md"));
     snprintf(command, sizeof command, "%s/results", temp_folder());
     cr_expect_eq(rmdir(command), 0, "something is in %s", command);
 }
@@ -192,7 +181,7 @@ Test(phase4, a_format_that_cannot_hold_a_matrix_has_no_row_for_all) {
     cr_expect(strstr(o.out, "| int8 per-channel, sum of tensors "), "%s", o.out);
     cr_expect_null(strstr(o.out, "q4_k"), "%s", o.out);
     outcome_free(&o);
-    char *cost = contents("a/lbl_cost.md"); // 28 matrices and the embedding, in int8 alone
+    char *cost = temp_text("a/lbl_cost.md"); // 28 matrices and the embedding, in int8 alone
     cr_expect(strstr(cost, "29 of 29 combinations were measured.\n"), "%s", cost);
     free(cost);
 }

@@ -84,16 +84,6 @@ static struct outcome run_fast(const char *more) {
     return o;
 }
 
-// The text of a file that phase 5 wrote, for the caller to free.
-static char *written(const char *name) {
-    struct error err = {0};
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", temp_folder(), name);
-    char *text = file_read(path, 1 << 20, NULL, &err);
-    cr_assert(text, "%s", err.message);
-    return text;
-}
-
 Test(phase5, every_row_is_there_and_the_solver_is_best_within_the_budget) {
     struct outcome o = run_fast("--keep 1");
     double budget = number(&o, "uniform int4-g128", "model_bytes");
@@ -109,7 +99,7 @@ Test(phase5, every_row_is_there_and_the_solver_is_best_within_the_budget) {
     cr_expect_gt(kept, budget);
     cr_expect_leq(number(&o, "solver, bytes of keep 1", "model_bytes"), kept);
     cr_expect(number(&o, "solver, bytes of keep 1", "kld_mean") < number(&o, "keep 1", "kld_mean"));
-    char *table = written("out");
+    char *table = temp_text("out");
     cr_expect(strstr(table,
                      "\nBudget: the bytes of uniform int4-g128, 0.52 MB of weights in all. Over "
                      "it, for comparison: "),
@@ -123,7 +113,7 @@ Test(phase5, a_budget_for_everything_says_so) {
     struct outcome o = run_fast("--fit 8GB --config solver");
     cr_expect(strstr(o.err, "holds every tensor in its best format: nothing is left to choose"),
               "%s", o.err);
-    char *table = written("out");
+    char *table = temp_text("out");
     cr_expect(strstr(table, "It holds every tensor in its best format: nothing is left to choose."),
               "%s", table);
     cr_expect_eq(number(&o, "solver", "model_bytes"), number(&o, "fp16", "model_bytes"));
@@ -173,8 +163,8 @@ Test(phase5, files_tell_the_study) {
 
 Test(phase5, a_sweep_shows_the_solver_beside_its_rivals_at_every_budget) {
     struct outcome o = run_fast("--sweep 1.5 --lbl-dump-dir there --choices none");
-    char *csv = written("there/pareto.csv"), *table = written("there/sweep.md"),
-         *words = written("there/mixed.md");
+    char *csv = temp_text("there/pareto.csv"), *table = temp_text("there/sweep.md"),
+         *words = temp_text("there/mixed.md");
     static const double bits[] = {2.5, 4, 5.5, 7, 8.5};
     double before = INFINITY;
     for (size_t i = 0; i < sizeof bits / sizeof *bits; i++) {
@@ -213,7 +203,7 @@ static char *words_of_a_trial(const char *limit) {
     struct outcome o = run("phase5", arguments);
     cr_assert_eq(o.status, 0, "%s", o.err);
     outcome_free(&o);
-    return written("there/mixed.md");
+    return temp_text("there/mixed.md");
 }
 
 Test(phase5, a_trial_on_few_tokens_measures_on_few_calibration_tokens) {

@@ -309,13 +309,16 @@ Test(phase7, paths_are_checked_before_anything_is_measured) {
 Test(phase7, mistakes_are_one_line) {
     expect_refused(run("--type Q4_0,Q4_Z"), 2,
                    "--type: 'Q4_Z' is no type; nearest is Q4_1, others are F32 F16 ");
-    expect_refused(run("--type Q4_0, --no-eval"), 2, "--type: '' is no type");
+    expect_refused(run("--type Q4_0, --no-eval"), 2, "--type is 'Q4_0,', expected names");
     expect_refused(run("--type Q4_0,Q4_1 --out a.gguf"), 2,
                    "is one file, expected a folder for 2 files");
     expect_refused(run("--type Q4_0 --bits 4"), 2, "exclude each other");
     expect_refused(run("--config Q4_0"), 2, "which is no row of this phase");
     expect_refused(run("--size 3XB"), 2, "--size is '3XB', expected such as 900MB");
     expect_refused(run("--bits 4 --formats int8"), 2, "--formats: GGUF has no type for int8");
+    expect_refused(run("--bits 4 --formats q4_k,int9"), 2,
+                   "--formats: no weight format is called 'int9'");
+    expect_refused(run("--formats q4_k"), 2, "one of them is missing");
     expect_refused(run("--recipe none.recipe"), 1, "none.recipe: No such file");
     expect_refused(run("--inspect none.gguf"), 1, "none.gguf: No such file");
     expect_refused(run("--no-eval --out /proc/none/a.gguf"), 1, "cannot create the folder");

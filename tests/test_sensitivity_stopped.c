@@ -133,18 +133,33 @@ Test(sensitivity_stopped, finished_tensors_are_not_measured_again) {
     model_free(m);
 }
 
-// Of other tokens, of other formats, and what is no analysis at all.
+// Every row ends with the method's number: another one.
+static void change_method(const char *name) {
+    struct error err = {0};
+    size_t size;
+    char *text = file_read(in_temp(name), 1 << 24, &size, &err);
+    cr_assert(text, "%s", err.message);
+    cr_assert(strstr(text, ",method\n") && strstr(text, ",1\n"));
+    for (char *end = text; (end = strstr(end, ",1\n"));)
+        end[1] = '0';
+    temp_file(name, text, size);
+    free(text);
+}
+
+// Of other tokens, of other formats, what is no analysis at all, and what other code measured.
 Test(sensitivity_stopped, what_belongs_to_another_question_is_measured) {
-    static const char *const formats[] = {"int4", "int4-g128", "int4"};
-    static const uint32_t seeds[] = {2, 1, 1};
+    static const char *const formats[] = {"int4", "int4-g128", "int4", "int4"};
+    static const uint32_t seeds[] = {2, 1, 1, 1};
     struct model *m = open_model();
     struct seen whole = {.path = in_temp("a.csv"), .aside = "kept"};
     struct sensitivity a = measure(m, "int4", 1, &whole), fresh, b;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         struct seen seen = {.path = in_temp("b.csv")}, none = {0};
         copy_file(in_temp("kept"), "b.csv.part");
         if (i == 2)
             temp_file("b.csv.part", "tensor,kind\n1,2\n", 16);
+        if (i == 3)
+            change_method("b.csv.part");
         b = measure(m, formats[i], seeds[i], &seen);
         cr_expect_eq(seen.total, a.n_tensors * FORMATS, "case %zu", i);
         fresh = measure(m, formats[i], seeds[i], &none);

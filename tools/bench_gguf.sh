@@ -11,7 +11,7 @@ set -eu
 cd "$(dirname "$0")/.."
 [ $# -ge 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 bin=$1 name=$2 model=$3 runs=${5:-3}
-types=${4:-Q8_0,Q6_K,Q5_K_M,Q5_1,Q5_0,Q4_K_M,Q4_1,IQ4_NL,IQ4_XS,Q4_0,Q3_K_M,Q2_K}
+types=${4:-Q8_0,Q6_K,Q5_K_M,Q5_1,Q5_0,Q4_K_M,Q4_1,IQ4_NL,IQ4_XS,Q4_0,MXFP4,Q3_K_M,Q2_K}
 threads=${THREADS:-$(nproc)} csv=results/gguf/$name.csv
 work=$(mktemp -d "${WORK:-${TMPDIR:-/tmp}}/bench_gguf.XXXXXX")
 trap 'rm -rf "$work"' EXIT INT TERM
@@ -29,6 +29,15 @@ nmse() {
     build/tools/gguf_error "$model" "$1" >"$work/nmse"
     awk -F, '{ print $3 }' "$work/nmse"
 }
+# By itself llama-quantize has MXFP4 for experts only, and Q8_0 for all matrices of a dense model.
+theirs() {
+    rm -f "$work/b.gguf"
+    case $1 in
+    MXFP4) set -- --tensor-type 'blk\..*=mxfp4' "$model" "$work/b.gguf" MXFP4_MOE ;;
+    *) set -- "$model" "$work/b.gguf" "$1" ;;
+    esac
+    timed "$work/llama" "$bin/llama-quantize" "$@" "$threads"
+}
 ours() {
     rm -f "$work/a.gguf"
     ./phase7 --quiet --no-eval --model "$model" --threads "$threads" --out "$work/a.gguf" "$@"
@@ -40,8 +49,8 @@ header=$header,nmse,llama_nmse,search_nmse
 for type in $(echo "$types" | tr ',' ' '); do
     cat "$model" >/dev/null # into the page cache
     for run in $(seq "$runs"); do
-        rm -f "$work/a.gguf" "$work/b.gguf"
-        timed "$work/llama" "$bin/llama-quantize" "$model" "$work/b.gguf" "$type" "$threads"
+        rm -f "$work/a.gguf"
+        theirs "$type"
         timed "$work/ours" ./phase7 --quiet --no-eval --model "$model" --threads "$threads" \
             --out "$work/a.gguf" --type "$type"
     done

@@ -1,10 +1,12 @@
 #include "core/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -153,30 +155,82 @@ static bool takes_bytes_as_they_come(const char *path) {
     return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
 }
 
+// Who writes a temporary file holds a lock on it, which ends with the process however that ends. The
+// number in the name would not do: it is given again, and other machines and containers that share
+// the folder have their own. Where a file system has no locks, no file counts as left behind.
+static bool lock(int fd) {
+    return flock(fd, LOCK_EX | LOCK_NB) == 0;
+}
+
+// "model.gguf.tmp.1234" that nobody writes any more: removed, or every killed run would leave its
+// gigabytes.
+static void remove_leftovers(const char *path) {
+    const char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("./");
+    DIR *entries = folder ? opendir(folder) : NULL;
+    size_t length = strlen(name);
+    for (struct dirent *e; entries && (e = readdir(entries));) {
+        const char *rest = e->d_name + length;
+        if (strncmp(e->d_name, name, length) || strncmp(rest, ".tmp.", 5) || !rest[5] ||
+            rest[5 + strspn(rest + 5, "0123456789")])
+            continue;
+        int fd = openat(dirfd(entries), e->d_name, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0 && lock(fd))
+            unlinkat(dirfd(entries), e->d_name, 0);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (entries)
+        closedir(entries);
+    free(folder);
+}
+
+static FILE *open_temporary(const char *path) {
+    struct stat st;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return NULL;
+    bool busy = !lock(fd) && errno == EWOULDBLOCK;
+    busy |= fstat(fd, &st) != 0 || !st.st_nlink; // removed by another run before it was locked
+    FILE *f = !busy && ftruncate(fd, 0) == 0 ? fdopen(fd, "wb") : NULL;
+    if (busy)
+        errno = EBUSY;
+    if (!f)
+        close(fd);
+    return f;
+}
+
 bool file_writer_open(struct file_writer *w, const char *path, struct error *err) {
     *w = (struct file_writer){0};
     bool direct = takes_bytes_as_they_come(path);
     w->path = memory_strdup(path, err);
-    w->temporary = direct ? NULL : memory_printf(err, "%s.tmp.%ld", path, (long)getpid());
-    if (w->path && (direct || w->temporary)) {
-        w->stream = fopen(direct ? path : w->temporary, "wb");
+    char *temporary = direct ? NULL : memory_printf(err, "%s.tmp.%ld", path, (long)getpid());
+    if (w->path && (direct || temporary)) {
+        if (!direct)
+            remove_leftovers(path);
+        w->stream = direct ? fopen(path, "wb") : open_temporary(temporary);
         if (!w->stream)
-            error_set(err, "%s: cannot write: %s", path, strerror(errno));
+            error_set(err, "%s: cannot write: %s", path,
+                      errno == EBUSY ? "another run is writing it" : strerror(errno));
     }
-    if (!w->stream) {
-        file_writer_abort(w);
-        return false;
+    if (w->stream) {
+        w->temporary = temporary;
+        return true;
     }
-    return true;
+    free(temporary); // it may be another run's
+    file_writer_abort(w);
+    return false;
 }
 
 bool file_writer_commit(struct file_writer *w, struct error *err) {
     bool ok = !ferror(w->stream) && fflush(w->stream) == 0;
-    ok = ok && (!w->temporary || fsync(fileno(w->stream)) == 0);
+    if (w->temporary) // renamed while it is open: the lock ends when it is closed
+        ok = ok && fsync(fileno(w->stream)) == 0 && rename(w->temporary, w->path) == 0;
     ok = fclose(w->stream) == 0 && ok;
     w->stream = NULL;
-    if (!ok || (w->temporary && rename(w->temporary, w->path) != 0))
-        ok = error_set(err, "%s: cannot write: %s", w->path, strerror(errno));
+    if (!ok)
+        error_set(err, "%s: cannot write: %s", w->path, strerror(errno));
     if (ok) {
         free(w->temporary);
         w->temporary = NULL;

@@ -43,6 +43,7 @@ char *path_join(const char *folder, const char *name, struct error *err);
 
 // A file that takes its name only when it is complete: writes go to "<path>.tmp.<pid>", commit
 // flushes, checks and renames; abort (or an error in commit) removes it and leaves what was there.
+// Opening also removes what killed runs left of that path; the files of living ones are locked.
 // A path that is no regular file (a pipe, /dev/null) is written to as it is.
 struct file_writer {
     FILE *stream;

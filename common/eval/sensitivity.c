@@ -67,109 +67,6 @@ double sensitivity_sum(const struct sensitivity *s, size_t format) {
     return sum;
 }
 
-// ---- the weights ------------------------------------------------------------------------------
-
-struct products {
-    double error, ww, qq, wq; // Σ (w - ŵ)², Σ w², Σ ŵ², Σ w ŵ
-};
-
-static void products_add(struct products *sum, const float *w, const float *q, size_t n) {
-    double error = 0, ww = 0, qq = 0, wq = 0;
-    for (size_t i = 0; i < n; i++) {
-        double a = w[i], b = q[i];
-        error += (a - b) * (a - b);
-        ww += a * a;
-        qq += b * b;
-        wq += a * b;
-    }
-    sum->error += error;
-    sum->ww += ww;
-    sum->qq += qq;
-    sum->wq += wq;
-}
-
-static double nmse_of(const struct products *p) {
-    return p->ww > 0 ? p->error / p->ww : p->error > 0 ? INFINITY : 0;
-}
-
-static double cosine_of(const struct products *p) {
-    return p->ww > 0 && p->qq > 0 ? p->wq / sqrt(p->ww * p->qq) : p->error > 0 ? 0 : 1;
-}
-
-static void read_row(const struct tensor *w, size_t row, float *out) {
-    w->format->dequantize(w->format, w->data, w->shape[0], w->shape[1], row, 0, w->shape[1], out);
-}
-
-// Both matrices row by row; a row's sums are one thread's, and are added in order.
-static bool compare_weights(const struct tensor *w, const struct tensor *q, struct products *sum,
-                            struct error *err) {
-    size_t n = w->shape[0], k = w->shape[1];
-    struct products *rows = memory_alloc(n, sizeof *rows, w->name, err);
-    bool ok = rows != NULL;
-#pragma omp parallel if (ok)
-    {
-        float *buffer = malloc(2 * k * sizeof *buffer);
-        if (!buffer) {
-#pragma omp atomic write
-            ok = false;
-        }
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n; i++)
-            if (buffer && rows) {
-                read_row(w, i, buffer);
-                read_row(q, i, buffer + k);
-                products_add(&rows[i], buffer, buffer + k, k);
-            }
-        free(buffer);
-    }
-    for (size_t i = 0; ok && i < n; i++) {
-        sum->error += rows[i].error;
-        sum->ww += rows[i].ww;
-        sum->qq += rows[i].qq;
-        sum->wq += rows[i].wq;
-    }
-    free(rows);
-    return ok || error_set(err, "%s: out of memory for rows of %zu", w->name, k);
-}
-
-static bool weight_errors(const struct model *m, const struct model *quantized,
-                          const struct linear_span *span, const struct sensitivity_tensor *t,
-                          struct sensitivity_cell *c, struct error *err) {
-    struct products p = {0};
-    for (size_t i = 0; i < span->n; i++) {
-        enum linear_role role = span->first + (enum linear_role)i;
-        const struct tensor *w = &model_linear(m, span->layer, role)->w,
-                            *q = &model_linear(quantized, span->layer, role)->w;
-        if (!compare_weights(w, q, &p, err))
-            return false;
-        c->bytes += q->bytes;
-    }
-    c->weight_mse = p.error / ((double)t->n * (double)t->k);
-    c->weight_nmse = nmse_of(&p);
-    c->weight_snr_db = -10 * log10(c->weight_nmse);
-    c->weight_cosine = cosine_of(&p);
-    return true;
-}
-
-static bool weight_moments(const struct analysis *a, size_t tensor, struct error *err) {
-    const struct linear_span *span = &a->spans[tensor];
-    struct moments m = {0};
-    for (size_t i = 0; i < span->n; i++) {
-        const struct tensor *w =
-            &model_linear(a->m, span->layer, span->first + (enum linear_role)i)->w;
-        float *row = memory_alloc(w->shape[1], sizeof *row, w->name, err);
-        if (!row)
-            return false;
-        for (size_t r = 0; r < w->shape[0]; r++) {
-            read_row(w, r, row);
-            moments_add(&m, row, w->shape[1]);
-        }
-        free(row);
-    }
-    a->s->tensors[tensor].weight_kurtosis = moments_kurtosis(&m);
-    return true;
-}
-
 // ---- the outputs ------------------------------------------------------------------------------
 
 // What a tensor is applied to: x [n, k]. The embedding of a model with a head of its own is looked
@@ -198,7 +95,7 @@ static bool output(const struct analysis *a, const struct linear *l, const struc
     if (seen->x)
         return linear_forward(y, l, seen->x, seen->n, err);
     for (size_t i = 0; i < seen->n; i++)
-        read_row(&l->w, (size_t)a->probe.tokens[i], y + i * k);
+        sensitivity_read_row(&l->w, (size_t)a->probe.tokens[i], y + i * k);
     return true;
 }
 
@@ -230,14 +127,6 @@ static bool outputs(const struct analysis *a, const struct model *m, const struc
         y += seen->n * output_width(l, seen);
     }
     return true;
-}
-
-static void output_errors(const float *exact, const float *quantized, size_t size,
-                          struct sensitivity_cell *c) {
-    struct products p = {0};
-    products_add(&p, exact, quantized, size);
-    c->output_nmse = nmse_of(&p);
-    c->output_cosine = cosine_of(&p);
 }
 
 // ---- one tensor -------------------------------------------------------------------------------
@@ -288,10 +177,10 @@ static bool measure_errors(struct analysis *a, size_t tensor, struct error *err)
         bool fits;
         cell_clear(c);
         struct model *q = with_format(a, tensor, f, &fits, err);
-        ok = !fits || (q && weight_errors(a->m, q, span, &s->tensors[tensor], c, err) &&
+        ok = !fits || (q && sensitivity_weight_errors(a->m, q, span, c, err) &&
                        outputs(a, q, span, &seen, y, err));
         if (ok && fits)
-            output_errors(exact, y, seen.n * width, c);
+            sensitivity_output_errors(exact, y, seen.n * width, c);
         model_free(q);
     }
     free(exact);
@@ -424,7 +313,8 @@ static bool analyse(struct analysis *a, struct error *err) {
             if (!layer_inputs_capture(&a->inputs, &a->probe, layer, err))
                 return false;
         }
-        if (!describe_input(a, t, err) || !weight_moments(a, t, err) ||
+        if (!describe_input(a, t, err) ||
+            !sensitivity_weight_kurtosis(a->m, &a->spans[t], &s->tensors[t].weight_kurtosis, err) ||
             !measure_errors(a, t, err) || !measure_damages(a, t, err) || !keep(a, t, err))
             return false;
     }

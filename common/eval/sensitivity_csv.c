@@ -53,7 +53,7 @@ static void print_header(FILE *f) {
     TENSOR_NUMBERS(X)
     CELL_NUMBERS(X)
 #undef X
-    fputc('\n', f);
+    fputs(",method\n", f);
 }
 
 static void print_row(const struct sensitivity *s, size_t tensor, size_t format, FILE *f) {
@@ -75,7 +75,7 @@ static void print_row(const struct sensitivity *s, size_t tensor, size_t format,
 #define X(key) print_number(c->key, f);
     CELL_NUMBERS(X)
 #undef X
-    fputc('\n', f);
+    fprintf(f, ",%d\n", SENSITIVITY_METHOD);
 }
 
 bool sensitivity_write(const struct sensitivity *s, const char *path, struct error *err) {
@@ -308,10 +308,22 @@ static bool is_beginning(const struct sensitivity *begun, const struct sensitivi
     return same;
 }
 
+// A table that two programs filled would compare what cannot be compared.
+static bool measured_as_now(const char *part) {
+    struct csv csv;
+    struct error ignored;
+    if (!csv_read(&csv, part, &ignored))
+        return false;
+    bool same = csv.rows > 1 && csv_number(&csv, 0, "method") == SENSITIVITY_METHOD;
+    csv_free(&csv);
+    return same;
+}
+
 size_t sensitivity_take_up(struct sensitivity *s, const char *part) {
     struct sensitivity begun;
     struct error ignored;
-    if (!file_exists(part) || !sensitivity_read(&begun, part, s->model, &ignored))
+    if (!file_exists(part) || !measured_as_now(part) ||
+        !sensitivity_read(&begun, part, s->model, &ignored))
         return 0;
     size_t n = is_beginning(&begun, s) ? begun.n_tensors : 0;
     for (size_t t = 0; t < n; t++) {

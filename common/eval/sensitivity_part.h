@@ -4,6 +4,10 @@
 
 #include "eval/sensitivity.h"
 
+// Goes into every row that is written. To be raised whenever the same question gets other numbers:
+// a format that rounds differently, another estimate, another choice of what is measured.
+enum { SENSITIVITY_METHOD = 1 };
+
 // Where a linear is in a model, so that it is found in a quantized copy too.
 enum linear_role {
     ROLE_Q,
@@ -33,12 +37,26 @@ bool sensitivity_list(const struct model *m, const struct quant_format *const *f
                       size_t n_formats, const struct sensitivity_options *options,
                       struct sensitivity *s, struct linear_span **spans, struct error *err);
 
+// Row `row` of a matrix [N, K]: K floats.
+void sensitivity_read_row(const struct tensor *w, size_t row, float *out);
+// Of a tensor that is quantized in the second model: sets the weights' errors in *c, and its bytes.
+// False for want of memory.
+bool sensitivity_weight_errors(const struct model *m, const struct model *quantized,
+                               const struct linear_span *span, struct sensitivity_cell *c,
+                               struct error *err);
+// Sets the outputs' errors in *c; exact, quantized [size].
+void sensitivity_output_errors(const float *exact, const float *quantized, size_t size,
+                               struct sensitivity_cell *c);
+// E(w⁴) / E(w²)² about the mean, of all weights of a tensor.
+bool sensitivity_weight_kurtosis(const struct model *m, const struct linear_span *span,
+                                 double *kurtosis, struct error *err);
+
 // How much to measure where the caller leaves it open; checks SIZE_MAX: every cell.
 struct sensitivity_options sensitivity_choose_options(const struct sensitivity_options *given,
                                                       const struct model *m, size_t n_tensors,
                                                       size_t n_formats);
 // Fills the first tensors of s, listed but not measured, with what is in the file `part` if that
-// was measured for the same question; how many those are.
+// was measured for the same question, by the same method; how many those are.
 size_t sensitivity_take_up(struct sensitivity *s, const char *part);
 
 // Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and

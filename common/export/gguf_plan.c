@@ -209,13 +209,6 @@ static bool set_sizes(struct gguf_plan *plan, struct error *err) {
     return true;
 }
 
-static struct gguf_mix mix_of(const struct gguf_plan *plan) {
-    const struct model_config *c = &plan->model->config;
-    bool grouped = c->n_heads != c->n_kv_heads, llama = strcmp(plan->arch, "llama") == 0;
-    bool is_70b = c->n_layers == 80 && ((llama && grouped) || strcmp(plan->arch, "qwen2") == 0);
-    return (struct gguf_mix){c->n_layers, c->n_heads / c->n_kv_heads, c->tied, is_70b};
-}
-
 static enum gguf_type_number type_of(const struct quant_format *f) {
     return f->gguf_type ? (enum gguf_type_number)(f->gguf_type - 1) : gguf_nearest_type(f);
 }
@@ -232,7 +225,9 @@ static bool is_kept(const struct gguf_plan_tensor *t, const char *only, const ch
 
 static bool apply_preset(struct gguf_plan *plan, const struct gguf_preset *preset, const char *only,
                          const char *skip, struct error *err) {
-    const struct gguf_mix mix = mix_of(plan);
+    const struct model_config *c = &plan->model->config;
+    const struct gguf_mix mix =
+        gguf_mix_of(plan->arch, c->n_layers, c->n_heads, c->n_kv_heads, c->tied);
     plan->file_type = preset->file_type;
     for (size_t i = 0; i < plan->n_tensors; i++) {
         struct gguf_plan_tensor *t = &plan->tensors[i];

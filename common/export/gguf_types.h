@@ -62,8 +62,12 @@ enum gguf_role {
 struct gguf_mix {
     size_t n_layers, heads_per_kv; // query heads that share a key/value head
     bool tied;                     // no output matrix: the embedding takes its type
-    bool is_70b; // 80 layers, grouped heads: its small value matrices get more bits
+    bool is_70b; // 80 layers whose small value matrices get more bits
 };
+
+// Of a model of that architecture (general.architecture) and these sizes.
+struct gguf_mix gguf_mix_of(const char *arch, size_t n_layers, size_t n_heads, size_t n_kv_heads,
+                            bool tied);
 
 // The type of a matrix with rows of k weights, by the preset's mix. It may not fit k.
 enum gguf_type_number gguf_mix_type(const struct gguf_preset *p, const struct gguf_mix *mix,
@@ -71,7 +75,7 @@ enum gguf_type_number gguf_mix_type(const struct gguf_preset *p, const struct gg
 // The type itself if rows of k weights fit its blocks, else the one llama.cpp takes instead.
 enum gguf_type_number gguf_fitting_type(enum gguf_type_number type, size_t k);
 // Of a format that GGUF does not know, the type that is nearest: as many bits, a zero point where
-// it has one.
+// it has one, a curved grid for NF4's.
 enum gguf_type_number gguf_nearest_type(const struct quant_format *f);
 
 #endif

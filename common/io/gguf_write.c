@@ -1,10 +1,8 @@
 #include "io/gguf_write.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,27 +55,6 @@ static bool hash_file(int fd, uint64_t offset, size_t n, unsigned char *buffer, 
 
 // ---- opening and closing ----------------------------------------------------------------------
 
-// "model.gguf.tmp.1234" where process 1234 is gone: removed, or every killed run would leave its
-// gigabytes.
-static void remove_leftovers(const char *path) {
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup("./");
-    DIR *entries = folder ? opendir(folder) : NULL;
-    size_t length = strlen(name);
-    for (struct dirent *e; entries && (e = readdir(entries));) {
-        if (strncmp(e->d_name, name, length) || strncmp(e->d_name + length, ".tmp.", 5))
-            continue;
-        const char *digits = e->d_name + length + 5;
-        long pid = strspn(digits, "0123456789") == strlen(digits) ? strtol(digits, NULL, 10) : 0;
-        if (pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
-            unlinkat(dirfd(entries), e->d_name, 0);
-    }
-    if (entries)
-        closedir(entries);
-    free(folder);
-}
-
 bool gguf_writer_init(struct gguf_writer *w, struct error *err) {
     *w = (struct gguf_writer){0};
     w->keys = open_memstream(&w->key_bytes, &w->key_size);
@@ -91,7 +68,6 @@ bool gguf_writer_init(struct gguf_writer *w, struct error *err) {
 bool gguf_writer_open(struct gguf_writer *w, const char *path, struct error *err) {
     if (!gguf_writer_init(w, err))
         return false;
-    remove_leftovers(path);
     if (file_writer_open(&w->file, path, err) &&
         (w->file.temporary || error_set(err, "%s: not a regular file", path)))
         return true;

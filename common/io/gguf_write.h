@@ -45,7 +45,7 @@ struct gguf_writer {
 
 // In memory only: to find out how large the file would be.
 bool gguf_writer_init(struct gguf_writer *w, struct error *err);
-// Writes go to "<path>.tmp.<pid>". What runs that were killed left of that path is removed.
+// Writes go to a temporary file, see core/file.h.
 bool gguf_writer_open(struct gguf_writer *w, const char *path, struct error *err);
 // Removes what was written; safe after commit, and on a zeroed struct.
 void gguf_writer_abort(struct gguf_writer *w);

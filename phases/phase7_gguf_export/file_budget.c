@@ -103,8 +103,10 @@ bool file_budget_open(struct file_budget *b, const struct lab *lab, const char *
     struct sensitivity shapes;
     struct mix x = {0};
     *b = (struct file_budget){.padded = flags->size != NULL};
-    if (!(b->formats = lab_formats(flags->formats, &b->n_formats, err)))
-        return false;
+    b->formats =
+        lab_formats(flags->formats ? flags->formats : FILE_BUDGET_FORMATS, &b->n_formats, err);
+    if (!b->formats)
+        cli_usage_error(lab->program, "--formats: %s", err->message);
     check_flags(b, lab, flags);
     if (!sensitivity_shapes(lab->model, b->formats, b->n_formats, false, &shapes, err))
         return false;

@@ -4,10 +4,12 @@
 
 #include "lab/lab.h"
 
+#define FILE_BUDGET_FORMATS "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"
+
 struct file_budget_flags {
     float bits;          // 0: not given
     const char *size;    // or NULL
-    const char *formats; // names joined by ','
+    const char *formats; // names joined by ','; NULL: FILE_BUDGET_FORMATS
 };
 
 struct file_budget {

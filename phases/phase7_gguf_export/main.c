@@ -21,7 +21,7 @@ static struct {
     struct target_flags target;
     bool dry_run, no_eval;
     const char *inspect;
-} flags = {.target.budget = {.formats = "q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0"}};
+} flags;
 
 static const struct cli_flag own_flags[] = {
     {"type", "NAMES", CLI_TEXT, &flags.target.types, 1, 0, NULL,
@@ -35,8 +35,7 @@ static const struct cli_flag own_flags[] = {
     {"size", "SIZE", CLI_TEXT, &flags.target.budget.size, 1, 0, NULL,
      "the best mix for a file of at most this size (900MB, 1.9GB, 2GiB)", "GGUF"},
     {"formats", "LIST", CLI_TEXT, &flags.target.budget.formats, 1, 0, NULL,
-     "what --bits and --size choose from [q2_k,q3_k,iq4_xs,iq4_nl,q4_k,q5_0,q5_k,q6_k,q8_0]",
-     "GGUF"},
+     "what --bits and --size choose from [" FILE_BUDGET_FORMATS "]", "GGUF"},
     {"dry-run", NULL, CLI_FLAG, &flags.dry_run, 0, 0, NULL,
      "show every tensor's type and size, and write no file of them", "GGUF"},
     {"no-eval", NULL, CLI_FLAG, &flags.no_eval, 0, 0, NULL,

@@ -61,7 +61,9 @@ static bool add_target(struct targets *t, const struct gguf_preset *preset, cons
     return true;
 }
 
-static void refuse_type(const struct lab *lab, const char *name, size_t size) {
+static void refuse_type(const struct lab *lab, const char *names, const char *name, size_t size) {
+    if (!size)
+        cli_usage_error(lab->program, "--type is '%s', expected names joined by ','", names);
     const char *nearest = gguf_preset_nearest(name, size)->name;
     char others[256] = "";
     for (const struct gguf_preset *p = gguf_presets; p->name; p++)
@@ -84,7 +86,7 @@ static bool add_types(struct targets *t, const struct lab *lab, const char *name
         size_t size = strcspn(s, ",");
         const struct gguf_preset *p = gguf_preset_find(s, size);
         if (!p)
-            refuse_type(lab, s, size);
+            refuse_type(lab, names, s, size);
         ok = add_target(t, p, p->name, err);
         s += size;
         if (!*s)
@@ -135,6 +137,9 @@ bool targets_choose(struct targets *t, const struct lab *lab, const struct targe
     *t = (struct targets){0};
     if (chosen_by > 1)
         cli_usage_error(lab->program, "--type, --recipe, --bits and --size exclude each other");
+    if (flags->budget.formats && !flags->budget.size && flags->budget.bits <= 0)
+        cli_usage_error(lab->program, "--formats is what --bits and --size choose from: one of "
+                                      "them is missing");
     bool ok = name_model(t, lab, err) && choose(t, lab, flags, err);
     if (ok && t->n > 1 && out && names_file(out))
         cli_usage_error(lab->program, "--out %s is one file, expected a folder for %zu files", out,
