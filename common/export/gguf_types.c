@@ -87,8 +87,7 @@ uint32_t gguf_file_type_of(enum gguf_type_number type) {
 
 // ---- mixes ------------------------------------------------------------------------------------
 
-// What llama.cpp calls 70B: Llama 2 and 3 (the first Llama's 65 B shares no heads) and Qwen2's 72
-// B.
+// What llama.cpp calls 70B: Llama 2 and 3 (the first Llama's 65 B shares no heads), and Qwen2 72B.
 static bool is_70b(const char *arch, size_t n_layers, bool heads_share) {
     return n_layers == 80 &&
            ((strcmp(arch, "llama") == 0 && heads_share) || strcmp(arch, "qwen2") == 0);
@@ -219,8 +218,7 @@ enum gguf_type_number gguf_nearest_type(const struct quant_format *f) {
         return GGUF_TYPE_Q6_K;
     if (f->bits == 5)
         return f->zero_point ? GGUF_TYPE_Q5_1 : GGUF_TYPE_Q5_0;
-    if (strcmp(f->name, "nf4") ==
-        0) // its values are quantiles too, in as many bits: 18 bytes for 32
+    if (strcmp(f->name, "nf4") == 0) // a curved grid as well, in as many bits: 18 bytes for 32
         return GGUF_TYPE_IQ4_NL;
     if (f->bits == 4)
         return f->zero_point ? GGUF_TYPE_Q4_1 : GGUF_TYPE_Q4_0;
