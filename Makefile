@@ -10,7 +10,7 @@
 ## make bench      the kernels' speed, beside this machine's limits
 ## make results    the tables and charts in results/ and the write-ups that show them
 ## make docs       expand code and tables in the write-ups; make docs-check: fail if they drifted
-## make data       write the bundled texts and tokenizer again; make train: the bundled model, in about an hour
+## make data       write the bundled texts and tokenizer again; make train: the bundled model, in an hour or two
 ## make synth SHAPE=qwen2.5-3b    a synthetic checkpoint of that shape under data/synth/
 ## make setup      install what is missing; make format: clang-format; make clean
 ## V=1 shows whole commands, BUILD=folder builds elsewhere
