@@ -92,12 +92,13 @@ training() {
     echo results/bundled/questions.md
     [ -d data/train/model ] || return 0 # without outliers
     rm -f build/training.csv
-    for model in $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do
+    for model in $(ls -d data/train/first/step-* | sort -t- -k2 -n) data/train/first \
+        $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do
         ./phase1 --model "$model" --limit 16384 --choices data/choices.jsonl --prompt "$prompt" \
             --max-tokens 60 --csv build/training.csv
     done
-    build/tools/training_figures results/train.csv build/training.csv data/model data/eval.txt \
-        results/bundled
+    build/tools/training_figures results/train-first.csv results/train.csv build/training.csv \
+        data/model data/eval.txt results/bundled
 }
 
 demo() { # it compares with the figures this replaces

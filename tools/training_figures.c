@@ -1,8 +1,9 @@
-// The story of a training run: its loss curve, and what its snapshots can do.
-//     training_figures LOG.csv SNAPSHOTS.csv MODEL_FOLDER EVAL.txt RESULTS_FOLDER
-// LOG is tools/train's, SNAPSHOTS the rows that phase1 wrote for each of its --snapshot folders
-// (their names end in the step). The floor is the evaluation text's information, EVAL.json beside
-// EVAL.txt, per token of MODEL_FOLDER's tokenizer. Writes training-loss.png and training.md.
+// The story of a training in two runs: its loss curve, and what its snapshots can do.
+//     training_figures FIRST.csv SECOND.csv SNAPSHOTS.csv MODEL_FOLDER EVAL.txt RESULTS_FOLDER
+// FIRST and SECOND are tools/train's logs, SNAPSHOTS the rows that phase1 wrote for the --snapshot
+// folders of both (…/first/step-N, …/model/step-N) and for the model at the end. The floor is the
+// evaluation text's information, EVAL.json beside EVAL.txt, per token of MODEL_FOLDER's tokenizer.
+// Writes training-loss.png and training.md.
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,33 +38,64 @@ static bool read_floor(const char *model, const char *text_path, double *floor, 
     return ok;
 }
 
-// Means over stretches of the log, so that the line is not the noise of single batches.
-enum { POINTS = 300 };
+// Means over stretches of a log, so that the line is not the noise of single batches.
+enum { POINTS = 300, MAX_SNAPSHOTS = 64 };
 
-static bool draw_loss(const struct csv *log, const struct csv *snapshots, double floor,
-                      const char *path, struct error *err) {
-    double x[POINTS], y[POINTS], held_x[64], held_y[64], ends[2], floors[2] = {floor, floor};
-    size_t rows = log->rows - 1, n = rows < POINTS ? rows : POINTS, held = 0;
-    for (size_t p = 0; p < n; p++) {
-        size_t first = p * rows / n, last = (p + 1) * rows / n;
-        y[p] = 0;
+struct curve {
+    const struct csv *log;
+    double before; // tokens seen before this run
+    double x[POINTS], y[POINTS];
+    size_t n;
+};
+
+static double tokens_at(const struct curve *c, size_t row) {
+    return (c->before + csv_number(c->log, row, "tokens")) * 1e-6;
+}
+
+static void fill_curve(struct curve *c) {
+    size_t rows = c->log->rows - 1;
+    c->n = rows < POINTS ? rows : POINTS;
+    for (size_t p = 0; p < c->n; p++) {
+        size_t first = p * rows / c->n, last = (p + 1) * rows / c->n;
+        c->y[p] = 0;
         for (size_t r = first; r < last; r++)
-            y[p] += csv_number(log, r, "loss") / (double)(last - first);
-        x[p] = csv_number(log, last - 1, "tokens") * 1e-6;
+            c->y[p] += csv_number(c->log, r, "loss") / (double)(last - first);
+        c->x[p] = tokens_at(c, last - 1);
     }
-    for (size_t r = 0; r + 1 < snapshots->rows && held < 64; r++, held++) {
-        const char *step = strrchr(csv_text(snapshots, r, "model"), '-');
+}
+
+// When a snapshot was taken, in million tokens: at step N of its run, or at the end.
+static double snapshot_time(const struct curve *first, const struct curve *second,
+                            const char *folder) {
+    const struct curve *c = strstr(folder, "/first") ? first : second;
+    const char *step = strrchr(folder, '-');
+    size_t rows = c->log->rows - 1;
+    if (!step)
+        return tokens_at(c, rows - 1);
+    for (size_t r = 0; r < rows; r++)
+        if (strcmp(csv_text(c->log, r, "step"), step + 1) == 0)
+            return tokens_at(c, r);
+    return NAN;
+}
+
+static bool draw_loss(const struct csv *logs, const struct csv *snapshots, double floor,
+                      const char *path, struct error *err) {
+    struct curve first = {.log = &logs[0]}, second = {.log = &logs[1]};
+    double held_x[MAX_SNAPSHOTS], held_y[MAX_SNAPSHOTS], ends[2], floors[2] = {floor, floor};
+    size_t held = 0;
+    second.before = csv_number(first.log, first.log->rows - 2, "tokens");
+    fill_curve(&first);
+    fill_curve(&second);
+    for (size_t r = 0; r + 1 < snapshots->rows && held < MAX_SNAPSHOTS; r++, held++) {
+        held_x[held] = snapshot_time(&first, &second, csv_text(snapshots, r, "model"));
         held_y[held] = csv_number(snapshots, r, "nll");
-        held_x[held] = NAN;
-        for (size_t l = 0; step && l < rows; l++)
-            if (strcmp(csv_text(log, l, "step"), step + 1) == 0)
-                held_x[held] = csv_number(log, l, "tokens") * 1e-6;
     }
-    ends[0] = n ? x[0] : 0, ends[1] = n ? x[n - 1] : 1;
+    ends[0] = first.x[0], ends[1] = second.x[second.n - 1];
     struct chart_series series[] = {
-        {.kind = CHART_LINE, .name = "training text", .x = x, .y = y, .n = n},
-        {.kind = CHART_SCATTER, .name = "held-out text", .x = held_x, .y = held_y, .n = held},
-        {.kind = CHART_LINE, .name = "floor", .x = ends, .y = floors, .n = 2},
+        {.kind = CHART_LINE, .name = "parts of stories", .x = first.x, .y = first.y, .n = first.n},
+        {.kind = CHART_LINE, .name = "whole stories", .x = second.x, .y = second.y, .n = second.n},
+        {.kind = CHART_SCATTER, .name = "held-out stories", .x = held_x, .y = held_y, .n = held},
+        {.kind = CHART_LINE, .name = "floor of these", .x = ends, .y = floors, .n = 2},
     };
     struct chart chart = {.title = "Grammar first, memory later",
                           .x_title = "million tokens seen",
@@ -71,7 +103,7 @@ static bool draw_loss(const struct csv *log, const struct csv *snapshots, double
                           .x_log = true,
                           .y_log = true,
                           .series = series,
-                          .n_series = 3};
+                          .n_series = sizeof series / sizeof series[0]};
     return chart_write_png(&chart, path, err);
 }
 
@@ -93,13 +125,13 @@ static bool write_table(const struct csv *s, double floor, const char *path, str
     return file_writer_commit(&w, err);
 }
 
-static bool write_all(char **argv, const struct csv *log, const struct csv *snapshots,
+static bool write_all(char **argv, const struct csv *logs, const struct csv *snapshots,
                       struct error *err) {
     double floor;
-    char *chart = path_join(argv[5], "training-loss.png", err);
-    char *table = path_join(argv[5], "training.md", err);
-    bool ok = chart && table && read_floor(argv[3], argv[4], &floor, err) &&
-              draw_loss(log, snapshots, floor, chart, err) &&
+    char *chart = path_join(argv[6], "training-loss.png", err);
+    char *table = path_join(argv[6], "training.md", err);
+    bool ok = chart && table && read_floor(argv[4], argv[5], &floor, err) &&
+              draw_loss(logs, snapshots, floor, chart, err) &&
               write_table(snapshots, floor, table, err);
     if (ok)
         printf("%s\n%s\n", chart, table);
@@ -108,16 +140,23 @@ static bool write_all(char **argv, const struct csv *log, const struct csv *snap
     return ok;
 }
 
+static bool read_log(struct csv *log, const char *path, struct error *err) {
+    return csv_read(log, path, err) &&
+           (log->rows > 1 || error_set(err, "%s has no rows: no step was made", path));
+}
+
 int main(int argc, char **argv) {
     struct error err = {0};
-    struct csv log = {0}, snapshots = {0};
-    if (argc != 6) {
-        fprintf(stderr, "usage: training_figures LOG.csv SNAPSHOTS.csv MODEL EVAL.txt RESULTS\n");
+    struct csv logs[2] = {{0}, {0}}, snapshots = {0};
+    if (argc != 7) {
+        fprintf(stderr, "usage: training_figures FIRST.csv SECOND.csv SNAPSHOTS.csv MODEL EVAL.txt "
+                        "RESULTS\n");
         return 2;
     }
-    bool ok = csv_read(&log, argv[1], &err) && csv_read(&snapshots, argv[2], &err) &&
-              write_all(argv, &log, &snapshots, &err);
-    csv_free(&log);
+    bool ok = read_log(&logs[0], argv[1], &err) && read_log(&logs[1], argv[2], &err) &&
+              csv_read(&snapshots, argv[3], &err) && write_all(argv, logs, &snapshots, &err);
+    csv_free(&logs[0]);
+    csv_free(&logs[1]);
     csv_free(&snapshots);
     if (!ok)
         fprintf(stderr, "training_figures: %s\n", err.message);
