@@ -43,7 +43,7 @@ CUDA_SOURCES := $(sort $(wildcard kernels/cuda/kernel*.cu kernels/cuda/op_*.cu))
 EMULATOR_FLAGS = -std=c++17 -I. -MMD -MP -Wall -Wextra -Wshadow -Werror -Wno-unknown-pragmas -fno-exceptions \
 	-fno-rtti -fno-threadsafe-statics $(CFLAGS) -O1 $(EXTRA_CFLAGS) \
 	$(if $(findstring -fsanitize,$(EXTRA_CFLAGS)),,-fsanitize=thread)
-# Kernel 10's instructions exist in sm_90a alone; plain sm_90 has them not, and runs on the same cards.
+# Kernel 10's instructions exist in sm_90a alone; plain sm_90, for the same cards, lacks them.
 NVCC_FLAGS = -std=c++17 -O3 -I. -Xcompiler -Wall,-Wextra $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
 	$(if $(filter 90a,$(CUDA_ARCHS)),-DNIBBLE_SM_90A)
 CUDA_LIB := $(BUILD)/libnibble-cuda$(if $(NVCC),,-without-nvcc).a

@@ -75,8 +75,7 @@ static __global__ void too_far(float *y) {
     y[threadIdx.x] = s[threadIdx.x];
 }
 
-// ---- Hopper's, with one mistake
-// ----------------------------------------------------------------------
+// ---- Hopper's, with one mistake ----------------------------------------------------------------
 
 // Shared memory of these: a tile of 64 rows of 128 bytes, at a multiple of 1024; then mbarriers.
 struct tile_memory {
@@ -214,8 +213,7 @@ PRODUCT(wgmma_unaligned, NO_ALIGNMENT)
 PRODUCT(wgmma_overwritten, TOO_SOON)
 PRODUCT(wgmma_products, NONE)
 
-// ---- right ones
-// ----------------------------------------------------------------------------------
+// ---- right ones --------------------------------------------------------------------------------
 
 static __global__ void reverse(float *y) {
     SHARED(float, s);

@@ -455,15 +455,6 @@ Test(cuda, phase6_shows_errors_without_a_gpu) {
     cr_assert(strstr(out, "\"rel_error\"") && !strstr(out, "\"us\""));
 }
 
-Test(cuda, phase6_only_checks_when_told_to) {
-    char out[65536];
-    int status =
-        phase6("--emulate --check --kernel 11 --format int8 --shape 33x77 --batch 3 --json -", out,
-               sizeof out);
-    cr_assert_eq(status, 0, "%s", out);
-    cr_assert(strstr(out, "\"kernel 11 int8 m=3\"") && strstr(out, "\"rel_error\""), "%s", out);
-}
-
 Test(cuda, phase6_refuses_what_it_cannot_do) {
     char out[65536];
     cr_assert_eq(phase6("--emulate --format int5", out, sizeof out), 2, "%s", out);

@@ -194,19 +194,52 @@ Test(cuda_model, a_head_and_an_embedding_in_a_format_of_their_own) {
     }
 }
 
+static const struct cuda_kernel *int8_kernel;
+static size_t int8_products;
+
+static const char *count_and_run(const struct cuda_call *c) {
+    int8_products++;
+    return int8_kernel->run(c);
+}
+
+// The backend, whose kernel 11 counts its calls.
+static const struct cuda_backend *counting_backend(void) {
+    static struct cuda_backend counting;
+    static struct cuda_kernel kernel;
+    static const struct cuda_kernel *kernels[32];
+    counting = *backend();
+    for (size_t i = 0; counting.kernels[i]; i++) {
+        cr_assert_lt(i, sizeof kernels / sizeof *kernels - 1);
+        kernels[i] = counting.kernels[i];
+        if (kernels[i]->number == 11) {
+            int8_kernel = kernels[i];
+            kernel = *int8_kernel;
+            kernel.run = count_and_run;
+            kernels[i] = &kernel;
+        }
+    }
+    counting.kernels = kernels;
+    return &counting;
+}
+
 // Rounding x to int8 has steps, and where the devices differ by a rounding of float16 a code
 // differs, and the next layer more: the two are as far from each other as from unrounded x, and no
 // further. test_cuda_ops.c compares the rounding itself.
 Test(cuda_model, int8_activations) {
     const struct script scripts[] = {{6, 3, 1}, {100, 2, 1}}; // of 100 tokens: kernel 11
+    struct cuda_options o = {.backend = counting_backend(), .layers = SIZE_MAX};
+    struct cuda_report ignored;
+    struct error err = {0};
     struct model *m = tiny_model(&wide);
     struct model *rounded = quantized(m, "int8", true), *exact = quantized(m, "int8", false);
     for (int i = 0; i < 2; i++) {
         size_t n;
         float *want = run_script(rounded, scripts[i], &n);
         float *unrounded = run_script(exact, scripts[i], &n);
-        place(rounded, SIZE_MAX, 0, NULL);
+        int8_products = 0;
+        cr_assert(cuda_place(rounded, &o, &ignored, &err), "%s", err.message);
         float *got = run_script(rounded, scripts[i], &n);
+        cr_assert(i ? int8_products >= 7 * wide.layers : int8_products == 0, "%zu", int8_products);
         double step = rel_l2(want, unrounded, n), here = rel_l2(got, unrounded, n);
         cr_assert(step > 1e-2 && here > 0.7 * step && here < 1.4 * step, "%g %g", step, here);
         cr_assert(rel_l2(got, want, n) < 1.4 * step);

@@ -253,8 +253,7 @@ Test(eval, a_full_context_leaves_no_room) {
     tokenizer_free(s.t);
 }
 
-// ---- quantizing a model
-// ---------------------------------------------------------------------------
+// ---- quantizing a model ------------------------------------------------------------------------
 
 Test(quantize, a_nan_in_the_weights_is_named) {
     struct subject s =

@@ -169,8 +169,7 @@ Test(format_ggml, blocks_of_any_bytes_are_read_like_the_reference) {
     free(expected);
 }
 
-// ---- the reference's rounding
-// --------------------------------------------------------------------
+// ---- the reference's rounding ------------------------------------------------------------------
 
 static void digest_of(const void *data, size_t bytes, char hex[65]) {
     uint8_t digest[EVP_MAX_MD_SIZE];
@@ -327,8 +326,7 @@ Test(format_ggml, the_legacy_types_round_like_the_reference) {
     free(w);
 }
 
-// ---- what cannot be stored
-// -----------------------------------------------------------------------
+// ---- what cannot be stored ---------------------------------------------------------------------
 
 static const char *failure_of(const struct quant_format *f, const float *w, size_t k, bool search) {
     static struct error err;
@@ -403,8 +401,7 @@ Test(format_ggml, a_huge_outlier_is_kept) {
     }
 }
 
-// ---- what lies on the stack
-// -----------------------------------------------------------------------
+// ---- what lies on the stack --------------------------------------------------------------------
 
 static __attribute__((noinline)) void dirty_stack(int byte) {
     unsigned char garbage[1 << 16];

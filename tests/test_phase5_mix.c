@@ -10,8 +10,7 @@
 #include "quant/heuristics.h"
 #include "shared.h"
 
-// ---- an analysis made up by hand
-// ------------------------------------------------------------------
+// ---- an analysis made up by hand ---------------------------------------------------------------
 
 enum { LAYERS = 2, KINDS = 7, TENSORS = LAYERS * KINDS + 1 };
 static const char *const kinds[KINDS] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
@@ -148,8 +147,7 @@ Test(phase5_mix, a_recipe_has_a_rule_for_each_tensor) {
     sensitivity_free(&s);
 }
 
-// ---- heuristics
-// -----------------------------------------------------------------------------------
+// ---- heuristics --------------------------------------------------------------------------------
 
 Test(phase5_mix, heuristics_raise_what_they_say) {
     cr_expect(heuristic_first_last(0, 8) && heuristic_first_last(7, 8));
@@ -206,8 +204,7 @@ Test(phase5_mix, random_mixes_are_the_same_each_time_and_differ_by_seed) {
     sensitivity_free(&s);
 }
 
-// ---- budgets
-// --------------------------------------------------------------------------------------
+// ---- budgets -----------------------------------------------------------------------------------
 
 Test(phase5_mix, bytes_are_read_with_their_units) {
     static const struct {
@@ -328,8 +325,7 @@ Test(phase5_mix, the_rest_of_a_float32_checkpoint_counts_half) {
     real_free(&r);
 }
 
-// ---- measuring around a mix
-// -------------------------------------------------------------------------
+// ---- measuring around a mix --------------------------------------------------------------------
 
 // A change measured on the residual stream of the mix is the whole other mix, measured.
 Test(phase5_mix, changes_equal_the_changed_mix) {

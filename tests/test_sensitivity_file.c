@@ -93,6 +93,13 @@ Test(sensitivity_file, broken_files_are_refused) {
         "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1\n"
         "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,1,512,150,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.02,0.98,0.75,,\n";
+    static const char of_another_method[] =
+        "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"
+        "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
+        "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
+        "kld_measured,kld_error,method\n"
+        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"
+        "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1,0\n";
     struct error err = {0};
     struct sensitivity s;
     const char *path = temp_file("whole.csv", text, strlen(text));
@@ -104,6 +111,7 @@ Test(sensitivity_file, broken_files_are_refused) {
     expect_refusal(text, "kld_error", "kld_sigma", 0xff, "column 'kld_error' is missing");
     expect_refusal(text, "00ff", "00fe", 0xff, "belongs to another model");
     expect_refusal(text, "00ff", "00fg", 0xff, "line 2: model is");
+    expect_refusal(of_another_method, "", "", 0xff, "measured by another version");
     expect_refusal(text, ",32,1,", ",32,yes,", 0xff, "line 2: search is 'yes', expected 0 or 1");
     expect_refusal(text, ",64,", ",-64,", 0xff, "tokens is '-64', expected a whole number");
     expect_refusal(text, ",int8,", ",int9,", 0xff, "line 2: format is 'int9'");

@@ -30,7 +30,7 @@ rm -f /tmp/nibble-gpu.$$.npy
 
 # Every kernel on small shapes with remainders: several blocks of rows of w and of x (of 128 at
 # most), the last ones not full; first whole blocks of 256 columns, which GGUF's formats need, then
-# nothing whole. The last shape gives kernel 10 so many blocks that it makes them of two warpgroups.
+# nothing whole. The last shape is large enough for kernel 10's blocks of two warpgroups.
 check_kernels() {
     "$@" ./phase6 --device cuda --check --shape 333x1280 --batch 1,9,70,130 --quiet >/dev/null
     "$@" ./phase6 --device cuda --check --shape 77x291 --batch 1,3 --quiet >/dev/null

@@ -86,11 +86,14 @@ gguf() {
 
 # What the model answers; and, where `make train` left its snapshots, how it came to that.
 training() {
-    { header "build/tools/question_kinds data/choices.jsonl data/model" &&
-        build/tools/question_kinds data/choices.jsonl data/model; } >results/bundled/questions.md.new
+    models=data/model
+    [ ! -d data/train/first/step-3200 ] || models="data/train/first/step-3200 data/train/first $models"
+    # shellcheck disable=SC2086
+    { header "build/tools/question_kinds data/choices.jsonl $models" &&
+        build/tools/question_kinds data/choices.jsonl $models; } >results/bundled/questions.md.new
     mv results/bundled/questions.md.new results/bundled/questions.md
     echo results/bundled/questions.md
-    [ -d data/train/model ] || return 0 # without outliers
+    [ -d data/train/first ] && [ -d data/train/model ] || return 0 # without outliers
     rm -f build/training.csv
     for model in $(ls -d data/train/first/step-* | sort -t- -k2 -n) data/train/first \
         $(ls -d data/train/model/step-* | sort -t- -k2 -n) data/train/model; do

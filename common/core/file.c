@@ -155,9 +155,10 @@ static bool takes_bytes_as_they_come(const char *path) {
     return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
 }
 
-// Who writes a temporary file holds a lock on it, which ends with the process however that ends. The
-// number in the name would not do: it is given again, and other machines and containers that share
-// the folder have their own. Where a file system has no locks, no file counts as left behind.
+// The process that writes a temporary file holds a lock on it, which ends with the process however
+// that ends. The number in the name would not do: it is used again, and other machines and
+// containers that share the folder have their own. Where a file system has no locks, no file counts
+// as left behind.
 static bool lock(int fd) {
     return flock(fd, LOCK_EX | LOCK_NB) == 0;
 }
@@ -191,10 +192,10 @@ static FILE *open_temporary(const char *path) {
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
         return NULL;
-    bool busy = !lock(fd) && errno == EWOULDBLOCK;
-    busy |= fstat(fd, &st) != 0 || !st.st_nlink; // removed by another run before it was locked
-    FILE *f = !busy && ftruncate(fd, 0) == 0 ? fdopen(fd, "wb") : NULL;
-    if (busy)
+    bool lost = !lock(fd) && errno == EWOULDBLOCK;
+    lost |= fstat(fd, &st) != 0 || !st.st_nlink; // removed by another run before it was locked
+    FILE *f = !lost && ftruncate(fd, 0) == 0 ? fdopen(fd, "wb") : NULL;
+    if (lost)
         errno = EBUSY;
     if (!f)
         close(fd);
@@ -225,7 +226,7 @@ bool file_writer_open(struct file_writer *w, const char *path, struct error *err
 
 bool file_writer_commit(struct file_writer *w, struct error *err) {
     bool ok = !ferror(w->stream) && fflush(w->stream) == 0;
-    if (w->temporary) // renamed while it is open: the lock ends when it is closed
+    if (w->temporary) // renamed while it is open, for closing it ends the lock; fsync saw all errors
         ok = ok && fsync(fileno(w->stream)) == 0 && rename(w->temporary, w->path) == 0;
     ok = fclose(w->stream) == 0 && ok;
     w->stream = NULL;

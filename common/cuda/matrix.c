@@ -64,8 +64,7 @@ bool cuda_matrix_of(const struct quant_format *f, const void *data, size_t n, si
     return true;
 }
 
-// ---- samples
-// -------------------------------------------------------------------------------------
+// ---- samples -----------------------------------------------------------------------------------
 
 const char *const cuda_sample_formats[] = {
     "f16",      "bf16",     "int8",      "int8-g32",  "int8-g64",    "int8-g128",   "int4",

@@ -88,6 +88,7 @@ bool cuda_multiply(struct cuda_model *cm, const struct cuda_linear *l, const uin
         call.workspace = workspace_for(cm, kernel, &p->w);
         if (!cuda_ok(kernel->run(&call), err))
             return false;
+        rounded &= kernel->number != INT8_KERNEL; // which wrote over it
     }
     return true;
 }

@@ -235,10 +235,18 @@ static bool read_flag(const struct reader *r, size_t row, const char *column, bo
     return *out || strcmp(text, "0") == 0 || fail(r, row, column, "0 or 1");
 }
 
+// What two programs measured differently cannot be compared. Files older than the column are of
+// method 1.
+static bool check_method(const struct reader *r) {
+    double method = csv_number(r->csv, 0, "method");
+    return (isnan(method) ? 1 : method) == SENSITIVITY_METHOD ||
+           error_set(r->err, "%s: measured by another version of this program", r->path);
+}
+
 static bool read_all(const struct reader *r, uint64_t model, struct sensitivity *s) {
     if (r->csv->rows < 2)
         return error_set(r->err, "%s: no rows", r->path);
-    if (!has_columns(r) || !read_u64(r, 0, "model", 16, &s->model) ||
+    if (!has_columns(r) || !check_method(r) || !read_u64(r, 0, "model", 16, &s->model) ||
         !read_u64(r, 0, "text", 16, &s->text) || !read_size(r, 0, "tokens", &s->tokens) ||
         !read_size(r, 0, "window", &s->window) || !read_flag(r, 0, "search", &s->search))
         return false;
@@ -308,22 +316,10 @@ static bool is_beginning(const struct sensitivity *begun, const struct sensitivi
     return same;
 }
 
-// A table that two programs filled would compare what cannot be compared.
-static bool measured_as_now(const char *part) {
-    struct csv csv;
-    struct error ignored;
-    if (!csv_read(&csv, part, &ignored))
-        return false;
-    bool same = csv.rows > 1 && csv_number(&csv, 0, "method") == SENSITIVITY_METHOD;
-    csv_free(&csv);
-    return same;
-}
-
 size_t sensitivity_take_up(struct sensitivity *s, const char *part) {
     struct sensitivity begun;
     struct error ignored;
-    if (!file_exists(part) || !measured_as_now(part) ||
-        !sensitivity_read(&begun, part, s->model, &ignored))
+    if (!file_exists(part) || !sensitivity_read(&begun, part, s->model, &ignored))
         return 0;
     size_t n = is_beginning(&begun, s) ? begun.n_tensors : 0;
     for (size_t t = 0; t < n; t++) {

@@ -56,7 +56,7 @@ struct sensitivity_options sensitivity_choose_options(const struct sensitivity_o
                                                       const struct model *m, size_t n_tensors,
                                                       size_t n_formats);
 // Fills the first tensors of s, listed but not measured, with what is in the file `part` if that
-// was measured for the same question, by the same method; how many those are.
+// was measured for the same question; how many those are.
 size_t sensitivity_take_up(struct sensitivity *s, const char *part);
 
 // Which of a tensor's cells (errors known, damage not) to measure: the extremes of output_nmse, and

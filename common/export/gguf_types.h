@@ -62,7 +62,7 @@ enum gguf_role {
 struct gguf_mix {
     size_t n_layers, heads_per_kv; // query heads that share a key/value head
     bool tied;                     // no output matrix: the embedding takes its type
-    bool is_70b; // 80 layers whose small value matrices get more bits
+    bool is_70b; // see gguf_mix_of: its small value matrices get more bits
 };
 
 // Of a model of that architecture (general.architecture) and these sizes.

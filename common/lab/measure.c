@@ -14,8 +14,7 @@
 #include "quant/woven.h"
 #include "text/chat.h"
 
-// ---- --tokens, --logits
-// ---------------------------------------------------------------------------
+// ---- --tokens, --logits ------------------------------------------------------------------------
 
 static bool forward_tokens(const struct model *m, const int32_t *tokens, size_t n, float *logits,
                            struct error *err) {
@@ -205,8 +204,7 @@ bool measure_row(struct lab *lab, struct model *m, struct result_row *row, struc
     return ok;
 }
 
-// ---- --limits
-// -------------------------------------------------------------------------------------
+// ---- --limits ----------------------------------------------------------------------------------
 
 static bool add_limit(struct result_table *table, const char *name, double gb_s, double gop_s,
                       struct error *err) {

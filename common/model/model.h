@@ -69,8 +69,7 @@ bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, 
 bool linears_forward(float *const *y, const struct linear *const *l, size_t n, const float *x,
                      size_t m, struct error *err);
 
-// ---- the cache of keys and values
-// ----------------------------------------------------------------
+// ---- the cache of keys and values --------------------------------------------------------------
 
 struct kv_cache {
     size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
@@ -85,8 +84,7 @@ void kv_cache_free(struct kv_cache *kv);
 // The first n positions of one sequence, copied to another.
 void kv_cache_copy(struct kv_cache *kv, size_t from, size_t to, size_t n);
 
-// ---- the forward pass
-// ------------------------------------------------------------------------------
+// ---- the forward pass --------------------------------------------------------------------------
 
 // Tokens to process: prefill, decode, several sequences at once. A token's position says where its
 // key and value are stored; it sees every position up to its own in its sequence. Tokens of one

@@ -67,8 +67,7 @@ GGML_DEQUANTIZE(q4_1)
 GGML_DEQUANTIZE(q5_0)
 GGML_DEQUANTIZE(q5_1)
 
-// ---- writing: the reference's rounding
-// -----------------------------------------------------------
+// ---- writing: the reference's rounding ---------------------------------------------------------
 
 INLINE void store_fifth_bits(struct codes32 q, uint8_t *out) {
     uint32_t high = 0;
@@ -187,8 +186,7 @@ static bool SIMD(encode_q8_0)(const float *w, size_t k, uint8_t *out, struct ggm
     return true;
 }
 
-// ---- writing: scales that a search chose
-// ---------------------------------------------------------
+// ---- writing: scales that a search chose -------------------------------------------------------
 
 // The nearest codes of 32 weights, behind the scales that are already in the block.
 static void SIMD(round_block)(const struct legacy_type *type, const float *w, uint8_t *block) {

@@ -63,8 +63,7 @@ void matmul_ref(float *y, size_t y_stride, const float *x, size_t x_stride, size
 void convert_f16_f32(const uint16_t *src, size_t n, float *dst);
 void convert_bf16_f32(const uint16_t *src, size_t n, float *dst);
 
-// ---- matmul_i8.c: int8 weights times int8 activations, exact integer sums
-// -------------------------
+// ---- matmul_i8.c: int8 weights times int8 activations, exact integer sums ----------------------
 
 // q[i] = round(x[i] / scale), scale = max|x| / 127 per row: x [m, k] -> q [m, k], scale [m].
 // A row of zeros has scale 0.
@@ -91,8 +90,7 @@ void layernorm(float *y, const float *x, size_t m, size_t n, const float *gain, 
 void layernorm_ref(float *y, const float *x, size_t m, size_t n, const float *gain,
                    const float *bias, float eps);
 
-// ---- rope.c: rotary position embedding, Su et al. 2021
-// --------------------------------------------
+// ---- rope.c: rotary position embedding, Su et al. 2021 -----------------------------------------
 
 // Rotates each of n_heads heads of dimension d in each of m rows by its position: pair (i, i + d/2)
 // turns by position * inv_freq[i] (the "half" layout that Hugging Face checkpoints use).

@@ -114,8 +114,7 @@ static const char *run(const cuda_kernel *kernel, const cuda_call *call) {
     return failed(cudaStreamSynchronize((cudaStream_t)call->stream), kernel->name);
 }
 
-// ---- whole models
-// --------------------------------------------------------------------------------
+// ---- whole models ------------------------------------------------------------------------------
 
 static const char *memory(size_t *free, size_t *total) {
     return failed(cudaMemGetInfo(free, total), "memory");
@@ -187,8 +186,7 @@ static void graph_free(void *graph) {
         cudaGraphExecDestroy((cudaGraphExec_t)graph);
 }
 
-// ---- timing
-// --------------------------------------------------------------------------------------
+// ---- timing ------------------------------------------------------------------------------------
 
 // All calls in one graph, so that the host's launches are not what is timed.
 static const char *capture(const cuda_kernel *kernel, const cuda_call *calls, size_t n,

@@ -42,8 +42,7 @@ EMULATOR inline void emulate_copy_wait(unsigned pending) {
     t->n_copies = kept;
 }
 
-// ---- shared memory by address, mbarriers, bulk copies
-// ------------------------------------------------------------
+// ---- shared memory by address, mbarriers, bulk copies ------------------------------------------
 
 // Where a block's shared memory starts, to these instructions: aligned as SHARED asks, not better.
 enum { EMULATE_SHARED_START = 128 };
@@ -156,8 +155,7 @@ EMULATOR inline void emulate_bulk(void *to, const void *from, unsigned bytes, vo
         m->bulks[m->n_bulks++] = {to, from, bytes, b}, memset(to, 0xff, bytes);
 }
 
-// ---- wgmma
-// ---------------------------------------------------------------------------------------
+// ---- wgmma -------------------------------------------------------------------------------------
 
 EMULATOR inline void emulate_wgmma_fence() {
     emulate::current->now->fenced = true;

@@ -14,8 +14,7 @@ const char *emulate_launched(const char *kernel, const char *message) {
     return line;
 }
 
-// ---- graphs: launches in a list
-// -----------------------------------------------------------------
+// ---- graphs: launches in a list ----------------------------------------------------------------
 
 struct noted {
     noted *next;
@@ -70,8 +69,7 @@ static void graph_free(void *p) {
     free(p);
 }
 
-// ---- memory
-// --------------------------------------------------------------------------------------
+// ---- memory ------------------------------------------------------------------------------------
 
 // As much as the card has that the original lab used. In front of every array: its size.
 static size_t card_bytes = (size_t)8 << 30, used_bytes;

@@ -45,8 +45,7 @@ inline bool rows_aligned(const cuda_matrix &w) {
     return w.row_bytes % 16 == 0 && (uintptr_t)w.codes % 16 == 0;
 }
 
-// ---- floats
-// --------------------------------------------------------------------------------------
+// ---- floats ------------------------------------------------------------------------------------
 
 struct read_f16 {
     enum { LENGTH = 8 };
@@ -77,8 +76,7 @@ struct read_bf16 : read_f16 {
     }
 };
 
-// ---- planes
-// --------------------------------------------------------------------------------------
+// ---- planes ------------------------------------------------------------------------------------
 
 struct read_int8 {
     enum { LENGTH = 16 };
@@ -162,8 +160,7 @@ struct read_nf4 : read_int4 {
     }
 };
 
-// ---- blocks as in GGUF files
-// -----------------------------------------------------------------------
+// ---- blocks as in GGUF files -------------------------------------------------------------------
 
 // 16 bytes at an even address. Blocks of 18, 34 and 210 bytes leave no larger alignment.
 __device__ __forceinline__ uint4 load_halves(const unsigned char *p) {

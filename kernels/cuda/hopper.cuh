@@ -46,8 +46,7 @@ __device__ __forceinline__ unsigned shared_address(const void *p) {
 #endif
 }
 
-// ---- mbarriers
-// -----------------------------------------------------------------------------------
+// ---- mbarriers ---------------------------------------------------------------------------------
 
 typedef unsigned long long mbarrier;
 
@@ -109,8 +108,7 @@ __device__ __forceinline__ void barrier_wait(mbarrier *b, unsigned parity) {
 #endif
 }
 
-// ---- bulk copies
-// ---------------------------------------------------------------------------------
+// ---- bulk copies -------------------------------------------------------------------------------
 
 // Global to shared memory. Addresses and bytes: multiples of 16.
 __device__ __forceinline__ void copy_bulk(void *to, const void *from, unsigned bytes, mbarrier *b) {
@@ -124,8 +122,7 @@ __device__ __forceinline__ void copy_bulk(void *to, const void *from, unsigned b
 #endif
 }
 
-// ---- wgmma
-// ---------------------------------------------------------------------------------------
+// ---- wgmma -------------------------------------------------------------------------------------
 
 // Where 16-byte piece `piece` (0 … 7) of row `row` lies in a tile of rows of 128 bytes, as wgmma
 // and the copy engine know it, "128-byte swizzle": pieces of one column of eight rows are in eight

@@ -29,8 +29,8 @@
 //         64 …  95     warp 2     warp 6       a lane has loaded of x serves two of them
 //         96 … 127     warp 3     warp 7
 //
-// Traffic: the weights once for every 128 rows of x; x once to quantize it, then half of that for
-// every 128 rows of w. Blocks with the same weights run side by side.
+// Traffic: the weights once for every 128 rows of x; x to quantize it, once (twice where a row has one
+// scale: its maximum comes first), then half of that for every 128 rows of w. Blocks with the same weights run side by side.
 #include "kernels/cuda/packed.cuh"
 
 namespace NIBBLE_CUDA {
@@ -47,15 +47,14 @@ template <unsigned SETS> struct x_record {
 
 // ---- quantizing x -------------------------------------------------------------------------------
 
-// NaN if one of them is.
-__device__ __forceinline__ float larger(float a, float b) {
+__device__ __forceinline__ float larger_or_nan(float a, float b) {
     return a > b || isnan(a) ? a : b;
 }
 
 // The largest of `lanes` neighbouring lanes, in each of them.
 __device__ __forceinline__ float largest_of(float v, int lanes) {
     for (int step = 1; step < lanes; step *= 2)
-        v = larger(v, __shfl_xor_sync(~0u, v, step));
+        v = larger_or_nan(v, __shfl_xor_sync(~0u, v, step));
     return v;
 }
 
@@ -70,10 +69,11 @@ struct four_of_x {
         v[0] = low.x, v[1] = low.y, v[2] = high.x, v[3] = high.y;
     }
     __device__ __forceinline__ float largest() const {
-        return larger(larger(fabsf(v[0]), fabsf(v[1])), larger(fabsf(v[2]), fabsf(v[3])));
+        return larger_or_nan(larger_or_nan(fabsf(v[0]), fabsf(v[1])),
+                             larger_or_nan(fabsf(v[2]), fabsf(v[3])));
     }
-    // Where the scale is no positive number all codes are 0: times the scale, that is 0 again or,
-    // of infinity and NaN, NaN. Nothing that has overflowed looks like a number afterwards.
+    // If the scale is 0, infinite or NaN, all codes are 0: the products are then 0 or NaN, so that
+    // what has overflowed does not look like a number afterwards.
     __device__ __forceinline__ unsigned codes(float scale) const {
         unsigned word = 0;
         if (scale > 0 && scale < INFINITY)
@@ -100,13 +100,14 @@ __global__ void __launch_bounds__(32 * WARPS)
         (size_t)(row / BLOCK) * steps * layout_x::BLOCK_BYTES + row % BLOCK / 8 * layout_x::BYTES;
     if constexpr (SETS == 0) {
         for (unsigned step = warp; step < steps; step += WARPS)
-            largest = larger(largest, four_of_x(x + step * PACKED_COLUMNS, inside).largest());
+            largest =
+                larger_or_nan(largest, four_of_x(x + step * PACKED_COLUMNS, inside).largest());
         largest = largest_of(largest, LANES);
         if (lane == 0)
             of_warps[warp] = largest;
         __syncthreads();
         for (unsigned i = 0; i < WARPS; i++)
-            largest = larger(largest, of_warps[i]);
+            largest = larger_or_nan(largest, of_warps[i]);
         if (threadIdx.x == 0)
             row_scales[row] = largest / 127;
     }
@@ -247,8 +248,8 @@ __global__ void __launch_bounds__(32 * WARPS, 1)
     }
     if (row0 >= m)
         return;
-    // The scales of w's rows come with store_tile. Without its braces nvcc 13.0 leaves out the loop
-    // that stores together with this one.
+    // The scales of w's rows come with store_tile. The braces of this `if` must stay: without them
+    // nvcc 13.0 also leaves out the loop below that stores.
     if constexpr (L::SETS == 0) {
 #pragma unroll
         for (unsigned tile = 0; tile < TILES; tile++) {

@@ -45,8 +45,7 @@ void bench_matrix_free(struct bench_matrix *m) {
     free(m->packed);
 }
 
-// ---- memory of the device
-// ----------------------------------------------------------------------------
+// ---- memory of the device ----------------------------------------------------------------------
 
 struct buffers {
     const struct cuda_backend *backend;
@@ -121,8 +120,7 @@ static void buffers_free(struct buffers *u) {
         u->backend->release(u->owned[--u->n_owned]);
 }
 
-// ---- checking
-// ----------------------------------------------------------------------------------------
+// ---- checking ----------------------------------------------------------------------------------
 
 // Runs the first call on an output full of NaN and fetches the result.
 static bool run_once(const struct buffers *u, const struct cuda_kernel *kernel, float *y,
@@ -193,8 +191,7 @@ static bool check(const struct buffers *u, const struct cuda_kernel *kernel,
            error_set(err, "relative error is %g, expected at most %g", *error, kernel->tolerance);
 }
 
-// ---- timing
-// ------------------------------------------------------------------------------------------
+// ---- timing ------------------------------------------------------------------------------------
 
 static bool time_row(const struct bench *b, const struct buffers *u,
                      const struct cuda_kernel *kernel, size_t weight_bytes, struct result_row *row,

@@ -143,8 +143,7 @@ static bool run_plan(struct lab *lab, const struct bench *b, const struct plan *
     return ok;
 }
 
-// ---- the command line
-// --------------------------------------------------------------------------------
+// ---- the command line --------------------------------------------------------------------------
 
 static void parse_shape(unsigned *n, unsigned *k) {
     if (!cli_shape(flags.shape, n, k))
