@@ -4,7 +4,7 @@
 //     "__metadata__": {"format": "pt", "nibble": "2", "activations": "int8",
 //                      "model.layers.0.mlp.up_proj.weight": "int4-g128 woven-16x4 [4864, 896]",
 //                      "model.layers.0.mlp.down_proj.weight": "nf4 [896, 4864]"}
-//     "model.layers.0.mlp.up_proj.weight": {"dtype": "U8", "shape": [2267648], …}
+//     "model.layers.0.mlp.up_proj.weight": {"dtype": "U8", "shape": [2256896], …}
 //
 // A tensor with an entry in the metadata is a matrix in that format, at a multiple of 64 bytes in
 // the file and padded to one. "woven-16x4": the very bytes that kernels/cpu/weave.h describes, 16
@@ -13,9 +13,9 @@
 // kernel reads, int8 where activations become int8 too, and all matrices of version "1"): the very
 // bytes that quant/format.h describes.
 //
-// With three numbers ("int8 [3, 768, 768]") it is a stack of matrices, each padded: GPT-2's fused q,
-// k and v. All others are what safetensors says they are. "activations" is there if linears quantize
-// theirs.
+// With three numbers ("int8 [3, 768, 768]") it is a stack of matrices, each padded: GPT-2's fused
+// q, k and v. All others are what safetensors says they are. "activations" is there if linears
+// quantize theirs.
 #ifndef NIBBLE_MODEL_PACKED_H
 #define NIBBLE_MODEL_PACKED_H
 
@@ -46,8 +46,7 @@ struct packed_summary packed_summarize(const struct model *m);
 // Writes such a folder: m, which was loaded from the checkpoint in `from`, or quantized from one
 // that was; and the recipe, if there is one. `folder` must not exist, or be empty; it appears when
 // it is complete. Tensors are written from where they are, or woven on the way, one at a time.
-// *file_bytes: the size of the weights'
-// file; may be NULL.
+// *file_bytes: the size of the weights' file; may be NULL.
 bool packed_save(const struct model *m, const struct recipe *recipe, const char *from,
                  const char *folder, size_t *file_bytes, struct error *err);
 

@@ -34,7 +34,7 @@ const struct quant_format *const quant_formats[] = {
     PACKED_WIDTH(4),
     PACKED_WIDTH(3),
     PACKED_WIDTH(2),
-    QUANT_GGML_FORMATS(GGML_ROW) & quant_nf4,
+    QUANT_GGML_FORMATS(GGML_ROW) &quant_nf4,
     NULL,
 };
 
