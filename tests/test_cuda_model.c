@@ -5,6 +5,7 @@
 
 #include "cuda/placement.h"
 #include "quant/quantize.h"
+#include "quant/woven.h"
 #include "tests/compare.h"
 #include "tests/shared.h"
 #include "tests/tiny_model.h"
@@ -169,6 +170,30 @@ Test(cuda_model, every_format_as_on_the_cpu) {
         cr_expect_eq(report.to_float16, formats[i].to_float16, "%s", formats[i].format);
         model_detach(q);
         compare(q, formats[i].format, (struct script){3, 3, 1}, SIZE_MAX, TOLERANCE);
+        model_free(q);
+    }
+    model_free(m);
+}
+
+// A saved model is in the order of the CPU's kernels; the GPU's find the rows they know.
+Test(cuda_model, woven_matrices_are_placed_as_they_were) {
+    static const char *const names[] = {"int8-tensor", "int4-g64-zp", "q4_0", "q4_k", "iq4_nl"};
+    struct model *m = tiny_model(&wide);
+    struct script s = {3, 2, 1};
+    struct error err = {0};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct model *q = quantized(m, names[i], false);
+        size_t n;
+        place(q, SIZE_MAX, 0, NULL);
+        float *want = run_script(q, s, &n);
+        model_detach(q);
+        cr_assert(model_weave(q, &err), "%s", err.message);
+        cr_assert(q->layers[0].up.w.woven);
+        place(q, SIZE_MAX, 0, NULL);
+        float *got = run_script(q, s, &n);
+        cr_assert_arr_eq(got, want, n * sizeof *got, "%s", names[i]);
+        free(want);
+        free(got);
         model_free(q);
     }
     model_free(m);

@@ -35,18 +35,19 @@ static double check(size_t n, size_t k) {
     struct error err = {0};
     struct random r = {n + k};
     struct tensor f16 = matrix("f16", n, k), packed = matrix("int4-g128", n, k);
-    struct woven *woven = woven_make(&packed, false, &err);
+    struct weave woven;
     struct quant_planes planes;
     float *x = outliers(&r, 1, k), *rounded = poisoned(k), *w = poisoned(n * k);
     float *want = poisoned(n), *got = poisoned(n), *unpacked = poisoned(n * k);
-    cr_assert(woven && quant_planes(packed.format, n, k, &planes));
+    cr_assert(woven_make(&packed, false, &woven, &err), "%s", err.message);
+    cr_assert(quant_planes(packed.format, n, k, &planes));
     struct ladder l = {n,
                        k,
                        f16.data,
                        packed.data,
                        (const void *)((const char *)packed.data + planes.scales),
                        {n, k, &packed, read_tensor},
-                       woven->weave,
+                       woven,
                        x,
                        .unpacked = unpacked,
                        .y = got};
@@ -67,7 +68,7 @@ static double check(size_t n, size_t k) {
         worst = fmax(worst, error);
     }
     weave_x_free(&l.q);
-    woven_free(woven);
+    woven_free(&woven);
     free(f16.data), free(packed.data);
     release(x), release(rounded), release(w), release(want), release(got), release(unpacked);
     return worst;

@@ -26,6 +26,24 @@ static struct tensor quantized(const struct quant_format *f, const float *w, siz
     return t;
 }
 
+// As a whole, and, blocks, row by row: the very bytes that were woven.
+static void check_undone(const struct tensor *woven, const void *rows) {
+    struct error err = {0};
+    const struct quant_format *f = woven->format;
+    size_t row_bytes = f->block_weights ? woven->bytes / woven->shape[0] : 0;
+    unsigned char *undone = woven_undo(woven, &err), *row = malloc(row_bytes);
+    cr_assert(undone, "%s", err.message);
+    cr_assert_arr_eq(undone, rows, woven->bytes, "%s %zu x %zu", f->name, woven->shape[0],
+                     woven->shape[1]);
+    for (size_t i = 0; row_bytes && i < woven->shape[0]; i++) {
+        memset(row, 0xff, row_bytes);
+        cr_assert(woven_undo_row(woven, i, row));
+        cr_assert_arr_eq(row, (const char *)rows + i * row_bytes, row_bytes, "%s row %zu", f->name,
+                         i);
+    }
+    free(undone), free(row);
+}
+
 static void check(const struct quant_format *f, size_t n, size_t k, bool drop) {
     struct error err = {0};
     struct weave_kind kind;
@@ -35,22 +53,29 @@ static void check(const struct quant_format *f, size_t n, size_t k, bool drop) {
     struct tensor t = quantized(f, w, n, k);
     for (size_t i = 0; i < n; i++)
         f->dequantize(f, t.data, n, k, i, 0, k, want + i * k);
-    struct woven *woven = woven_make(&t, drop, &err);
-    cr_assert_not_null(woven, "%s", err.message);
-    const struct quant_format *as = &woven->format;
-    cr_assert_str_eq(as->name, f->name);
+    struct tensor woven = t;
+    struct weave weave, again;
+    void *rows = malloc(t.bytes);
+    memcpy(rows, t.data, t.bytes);
+    cr_assert(woven_make(&t, drop, &weave, &err), "%s", err.message);
+    woven.data = weave.data;
+    woven.woven = true;
+    cr_assert(woven_layout(&woven, &again));
+    cr_assert_eq(again.data, weave.data);
+    cr_assert_eq(woven_bytes(&woven), weave_bytes(&weave));
     for (size_t i = 0; i < n; i++)
         for (size_t col = 0; col < k; col += 256) {
             size_t count = k - col < 256 ? k - col : 256;
-            as->dequantize(as, woven->weave.data, n, k, i, col, count, got);
+            quant_read(&woven, i, col, count, got);
             cr_assert_arr_eq(got, want + i * k + col, count * sizeof *got, "%s row %zu column %zu",
                              f->name, i, col);
         }
+    check_undone(&woven, rows);
     if (n % 16 == 0 && k % 256 == 0)
-        cr_assert(weave_bytes(&woven->weave) <= t.bytes + n / 16 * 128, "%s: %zu of %zu", f->name,
-                  weave_bytes(&woven->weave), t.bytes);
-    woven_free(woven);
-    free(t.data), free(w), free(want), free(got);
+        cr_assert(weave_bytes(&weave) <= t.bytes + n / 16 * 128, "%s: %zu of %zu", f->name,
+                  weave_bytes(&weave), t.bytes);
+    woven_free(&weave);
+    free(t.data), free(rows), free(w), free(want), free(got);
 }
 
 Test(woven, gives_the_bits_of_every_format) {

@@ -29,7 +29,7 @@ static float *read_matrix(const struct tensor *w, struct error *err) {
     size_t n = w->shape[0], k = w->shape[1];
     float *out = memory_alloc(n, k * sizeof *out, w->name, err);
     for (size_t i = 0; out && i < n; i++)
-        w->format->dequantize(w->format, w->data, n, k, i, 0, k, out + i * k);
+        quant_read(w, i, 0, k, out + i * k);
     return out;
 }
 

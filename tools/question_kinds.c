@@ -75,8 +75,7 @@ static size_t read_embeddings(const struct model *m, const struct tokenizer *t,
         char word[128];
         int size = snprintf(word, sizeof word, " %s", list->words[i].base);
         if (tokenizer_encode(t, word, (size_t)size, &ids, &err) && ids.n == 1)
-            w->format->dequantize(w->format, w->data, w->shape[0], k, (size_t)ids.ids[0], 0, k,
-                                  rows + n++ * k);
+            quant_read(w, (size_t)ids.ids[0], 0, k, rows + n++ * k);
         token_list_free(&ids);
     }
     return n;

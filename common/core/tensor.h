@@ -9,6 +9,8 @@
 #ifndef NIBBLE_CORE_TENSOR_H
 #define NIBBLE_CORE_TENSOR_H
 
+#include <stdbool.h>
+
 #include "core/dtype.h"
 
 enum { TENSOR_MAX_DIMS = 4 };
@@ -20,9 +22,10 @@ struct tensor {
     const char *file; // that file's path, for messages; NULL if it was made here
     enum dtype dtype;
     const struct quant_format *format; // how `data` is read as a matrix; NULL if never asked
+    bool woven; // a matrix whose rows lie as the CPU's kernels read them (quant/woven.h)
     int n_dims;
     size_t shape[TENSOR_MAX_DIMS]; // row-major, outermost first: [N, K] for a matrix
-    size_t bytes;                  // bytes at data
+    size_t bytes;                  // at data; of a woven matrix, those that its format takes
     void *data;                    // read-only where the tensor is a view of a mapped file
 };
 

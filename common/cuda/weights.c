@@ -16,6 +16,7 @@
 
 #include "core/memory.h"
 #include "cuda/matrix.h"
+#include "quant/woven.h"
 
 // Kernel 1 has a grid line per row, of which there are 65,535.
 enum { MAX_UNPACKED_ROWS = 32768 };
@@ -66,6 +67,7 @@ void cuda_arena_free(struct cuda_arena *a) {
 struct host_matrix {
     struct cuda_matrix w;
     void *codes, *scales, *zeros; // owned, or NULL
+    void *rows;                   // of a matrix that is woven in the model; owned, or NULL
     bool converted;               // to float16, from what no kernel reads
 };
 
@@ -73,7 +75,8 @@ static void host_free(struct host_matrix *h) {
     free(h->codes);
     free(h->scales);
     free(h->zeros);
-    h->codes = h->scales = h->zeros = NULL;
+    free(h->rows);
+    h->codes = h->scales = h->zeros = h->rows = NULL;
 }
 
 // Only what the layout's size depends on, the pointers standing for "there is one".
@@ -95,7 +98,7 @@ static bool fill_f16(struct host_matrix *h, const struct tensor *t, struct error
         float *values = ok ? malloc(k * sizeof *values) : NULL;
         ok = ok && values;
         if (ok)
-            t->format->dequantize(t->format, t->data, n, k, row, 0, k, values);
+            quant_read(t, row, 0, k, values);
         for (size_t i = 0; ok && i < k; i++)
             halves[row * k + i] = f32_to_f16(values[i]);
         free(values);
@@ -157,9 +160,12 @@ static bool set_int8_tensor(struct host_matrix *h, const struct tensor *t, bool 
 // fill: with the weights; else only what sizes depend on.
 static bool host_matrix(struct host_matrix *h, const struct linear *l, bool fill,
                         struct error *err) {
-    const struct tensor *t = &l->w;
+    struct tensor rows = l->w, *t = &rows;
     const struct quant_format *f = t->format;
     *h = (struct host_matrix){0};
+    if (fill && t->woven && !(rows.data = h->rows = woven_undo(&l->w, err)))
+        return false;
+    rows.woven = false;
     if (f->span == SPAN_TENSOR && f->bits == 8)
         return set_int8_tensor(h, t, fill, err);
     bool readable = cuda_matrix_of(f, t->data, t->shape[0], t->shape[1], &h->w);

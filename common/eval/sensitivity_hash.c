@@ -2,6 +2,7 @@
 
 #include "eval/sensitivity_part.h"
 #include "quant/format.h"
+#include "quant/woven.h"
 
 // FNV-1a (Fowler, Noll and Vo): not for secrets, but no two models meet by chance.
 static uint64_t hash_more(uint64_t hash, const void *data, size_t size) {
@@ -35,8 +36,8 @@ static uint64_t hash_tensor(uint64_t hash, const struct model *m, const struct t
     hash = hash_more(hash, w->name, strlen(w->name));
     hash = hash_more(hash, w->format->name, strlen(w->format->name));
     hash = hash_more(hash, w->shape, 2 * sizeof *w->shape);
-    hash = hash_data(hash, w->data, w->bytes);
-    model_drop(m, w->data, w->bytes);
+    hash = hash_data(hash, w->data, woven_bytes(w));
+    model_drop(m, w->data, woven_bytes(w));
     return hash;
 }
 

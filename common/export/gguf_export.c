@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/memory.h"
+#include "quant/woven.h"
 
 // ---- rows where the file wants them -----------------------------------------------------------
 
@@ -30,8 +31,7 @@ static void read_rows(const void *context, size_t row, size_t count, float *out)
     for (size_t i = 0; i < count; i++) {
         size_t from = source_row(t, row + i);
         const struct tensor *part = part_of(t, &from);
-        part->format->dequantize(part->format, part->data, part->shape[0], t->k, from, 0, t->k,
-                                 out + i * t->k);
+        quant_read(part, from, 0, t->k, out + i * t->k);
     }
 }
 
@@ -51,14 +51,18 @@ static size_t row_bytes(const struct quant_format *f, size_t k) {
 }
 
 // What has the right type already is copied, not quantized again.
-static void copy_rows(const struct gguf_plan_tensor *t, char *out) {
-    size_t size = row_bytes(t->format, t->k);
-#pragma omp parallel for schedule(static)
+static bool copy_rows(const struct gguf_plan_tensor *t, char *out, struct error *err) {
+    size_t size = row_bytes(t->format, t->k), failed = 0;
+#pragma omp parallel for schedule(static) reduction(+ : failed)
     for (size_t i = 0; i < t->n; i++) {
         size_t from = source_row(t, i);
         const struct tensor *part = part_of(t, &from);
-        memcpy(out + i * size, (const char *)part->data + from * size, size);
+        if (part->woven)
+            failed += !woven_undo_row(part, from, out + i * size);
+        else
+            memcpy(out + i * size, (const char *)part->data + from * size, size);
     }
+    return failed == 0 || error_set(err, "out of memory for a row");
 }
 
 static bool is_copy(const struct gguf_plan_tensor *t) {
@@ -67,7 +71,7 @@ static bool is_copy(const struct gguf_plan_tensor *t) {
 
 // Already as the file wants it, in one piece: written from where it lies.
 static bool is_whole(const struct gguf_plan_tensor *t) {
-    return is_copy(t) && t->n_parts == 1 && !t->heads;
+    return is_copy(t) && t->n_parts == 1 && !t->heads && !t->parts[0]->woven;
 }
 
 // ---- one tensor after another -------------------------------------------------------------------
@@ -94,10 +98,8 @@ static bool measure_asked(const struct gguf_plan_tensor *t, const struct matrix_
 }
 
 static bool make_matrix(struct job *job, struct gguf_plan_tensor *t, struct error *err) {
-    if (is_copy(t)) {
-        copy_rows(t, job->buffer);
-        return true;
-    }
+    if (is_copy(t))
+        return copy_rows(t, job->buffer, err);
     const struct matrix_source source = {t->n, t->k, t, read_rows};
     const struct quant_hints hints = {.search = job->options->search || t->search};
     if (t->asked && !t->asked->gguf_type && !measure_asked(t, &source, &t->asked_cost, err))
@@ -120,7 +122,7 @@ static bool write_tensor(struct job *job, struct gguf_plan_tensor *t) {
     if (!gguf_write_tensor(&job->w, data, t->bytes, job->err))
         return false;
     for (size_t i = 0; t->k && i < t->n_parts; i++)
-        model_drop(job->plan->model, t->parts[i]->data, t->parts[i]->bytes);
+        model_drop(job->plan->model, t->parts[i]->data, woven_bytes(t->parts[i]));
     job->done += t->bytes;
     return true;
 }

@@ -246,7 +246,7 @@ bool lab_recipe_row(struct lab *lab, const struct recipe *recipe, bool int8_acti
     row.quantize_s = stats.seconds;
     if (stats.weights)
         row.bits_per_weight = 8.0 * (double)stats.bytes / (double)stats.weights;
-    // Saved before it is measured, and woven: files have rows as they are.
+    // Saved before it is measured, for which the model is woven whole: saving weaves one at a time.
     bool ok = (!lab->save || lab_save(lab, m, recipe, &row, err)) && measure_row(lab, m, &row, err);
     model_free(m);
     return ok;

@@ -54,8 +54,7 @@ static size_t sequence_of(const struct batch *b, size_t t) {
 }
 
 static void read_row(const struct linear *l, size_t row, float *out) {
-    const struct tensor *w = &l->w;
-    w->format->dequantize(w->format, w->data, w->shape[0], w->shape[1], row, 0, w->shape[1], out);
+    quant_read(&l->w, row, 0, l->w.shape[1], out);
 }
 
 static void embed(const struct model *m, const struct batch *b, struct workspace *ws) {

@@ -12,8 +12,7 @@
 enum { LINEARS_TOGETHER = 3 }; // q, k and v
 
 static void read_rows(const void *context, size_t row, size_t col, size_t count, float *out) {
-    const struct tensor *w = context;
-    w->format->dequantize(w->format, w->data, w->shape[0], w->shape[1], row, col, count, out);
+    quant_read(context, row, col, count, out);
 }
 
 enum { INT8_MAX_K = 131072 }; // 131072 * 127 * 127 < 2^31: the integer sums hold
@@ -55,6 +54,7 @@ static void forward_unpacked(float *y, const struct linear *l, const float *x, s
 }
 
 // Those that are woven, with activations in int8: made once for all that have the first one's unit.
+// (Woven ones whose x may not be rounded are read row by row, as any other: forward_unpacked.)
 static bool forward_woven(float *const *y, const struct linear *const *l, size_t n, const float *x,
                           size_t m, struct error *err) {
     struct weave_job jobs[LINEARS_TOGETHER];
@@ -62,9 +62,8 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
     bool ok = true;
     for (size_t i = 0; ok && i < n;) {
         size_t together = 0;
-        for (; i < n && (together == 0 || l[i]->woven->weave.unit == jobs[0].w->unit); i++)
-            jobs[together++] =
-                (struct weave_job){&l[i]->woven->weave, y[i], l[i]->w.shape[0], l[i]->bias};
+        for (; i < n && (together == 0 || l[i]->weave.unit == jobs[0].w->unit); i++)
+            jobs[together++] = (struct weave_job){&l[i]->weave, y[i], l[i]->w.shape[0], l[i]->bias};
         ok = weave_x_make(&q, jobs[0].w, x, jobs[0].w->k, m, err);
         if (ok)
             matmul_weave(jobs, together, &q);
@@ -85,17 +84,17 @@ static bool tile_job(const struct linear *l, size_t m, float *y, struct weight_s
     enum dtype type = l->w.dtype;
     size_t n = l->w.shape[0], k = l->w.shape[1];
     if (!matmul_tiles_wanted(m) || n * k < TILES_MIN_WEIGHTS || !l->rounds_x ||
-        l->int8_activations || type == DTYPE_F32 || (l->woven && m < TILES_MIN_TOKENS_WOVEN) ||
-        (l->woven && weave_tiles_wanted(&l->woven->weave, m)))
+        l->int8_activations || type == DTYPE_F32 || (l->w.woven && m < TILES_MIN_TOKENS_WOVEN) ||
+        (l->w.woven && weave_tiles_wanted(&l->weave, m)))
         return false;
     *source = (struct weight_source){.n = n, .k = k, .context = &l->w, .read = read_rows};
     *job = (struct tile_job){.n = n, .y = y, .y_stride = n, .bias = l->bias, .source = source};
     job->kind = type == DTYPE_BF16  ? TILE_BF16
                 : type == DTYPE_F16 ? TILE_F16
-                : l->woven          ? TILE_WOVEN
+                : l->w.woven        ? TILE_WOVEN
                                     : TILE_READ;
     job->rows16 = l->w.data;
-    job->weave = l->woven ? &l->woven->weave : NULL;
+    job->weave = l->w.woven ? &l->weave : NULL;
     return true;
 }
 
@@ -112,7 +111,7 @@ bool linears_forward(float *const *y, const struct linear *const *l, size_t n, c
         } else if (l[i]->int8_activations) {
             if (!forward_int8(y[i], l[i], x, m, err))
                 return false;
-        } else if (l[i]->woven) {
+        } else if (l[i]->w.woven && l[i]->rounds_x) {
             woven[n_woven] = l[i];
             woven_y[n_woven++] = y[i];
         } else {

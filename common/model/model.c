@@ -13,6 +13,7 @@
 #include "model/rope_scaling.h"
 #include "quant/format.h"
 #include "quant/woven.h"
+#include "kernels/cpu/huge.h"
 
 // ---- finding tensors --------------------------------------------------------------------------
 
@@ -85,19 +86,21 @@ static void transpose(char *dst, const char *src, size_t n, size_t k, size_t siz
 // A view of the file's matrix t, or a copy where the file has it at an address no such type may
 // have (files written before headers were padded, or by others).
 static bool view_matrix(const struct loader *l, const struct tensor *t, struct linear *out) {
-    size_t align = dtype_size(t->dtype);
-    if (t->dtype == DTYPE_BLOCK) // blocks hold float16s, planes begin at cache lines
-        align = t->format->block_weights ? sizeof(uint16_t) : PACKED_ALIGN;
+    size_t align = dtype_size(t->dtype), bytes = woven_bytes(t);
+    if (t->dtype == DTYPE_BLOCK) // blocks hold float16s, planes and woven ones begin at cache lines
+        align = t->format->block_weights && !t->woven ? sizeof(uint16_t) : PACKED_ALIGN;
     out->w = *t;
     if (!out->w.format)
         out->w.format = quant_format_of_dtype(t->dtype);
-    if ((uintptr_t)t->data % align == 0)
-        return true;
-    if (!(out->w.data = memory_alloc(t->bytes, 1, t->name, l->err)))
-        return false;
-    out->owns_data = true;
-    memcpy(out->w.data, t->data, t->bytes);
-    return true;
+    if ((uintptr_t)t->data % align) {
+        out->w.data =
+            t->woven ? huge_alloc(bytes, t->name, l->err) : memory_alloc(bytes, 1, t->name, l->err);
+        if (!out->w.data)
+            return false;
+        out->owns_data = true;
+        memcpy(out->w.data, t->data, bytes);
+    }
+    return !t->woven || woven_layout(&out->w, &out->weave);
 }
 
 // A matrix [n, k]: a view, or a copy of our own where the file has it turned. Packed ones never
@@ -169,7 +172,7 @@ static bool load_qkv_rows(const struct loader *l, const char *name, struct linea
                           size_t rows, size_t hidden) {
     struct linear all = {0};
     bool ok = load_matrix(l, name, 3 * rows, hidden, l->arch->transposed && !l->m->gguf, &all);
-    if (ok && all.w.dtype == DTYPE_BLOCK && !all.w.format->block_weights)
+    if (ok && all.w.dtype == DTYPE_BLOCK && (!all.w.format->block_weights || all.w.woven))
         ok = error_set(l->err, "%s: tensor '%s' is packed as one matrix, expected a stack of three",
                        all.w.file, all.w.name);
     for (size_t i = 0; i < 3; i++) {
@@ -294,10 +297,12 @@ static bool open_files(struct model *m, const char *path, struct error *err) {
 }
 
 static bool set_int8_activations(void *user, struct linear *l) {
-    (void)user;
     const int8_t *codes;
     const float *scales;
     size_t step;
+    if (l->w.woven && quant_takes_int8_activations(l->w.format))
+        return error_set(user, "%s: tensor '%s' is woven, expected rows for int8 activations",
+                         l->w.file, l->w.name);
     l->int8_activations = quant_int8_planes(&l->w, &codes, &scales, &step);
     return true;
 }
@@ -308,7 +313,7 @@ static bool load_activations(const struct loader *l) {
         return true;
     if (!packed_activations(l->m->files, &int8, l->err))
         return false;
-    return !int8 || model_visit_linears(l->m, set_int8_activations, NULL);
+    return !int8 || model_visit_linears(l->m, set_int8_activations, l->err);
 }
 
 struct model *model_load(const char *path, struct error *err) {
@@ -400,8 +405,8 @@ struct model *model_share(const struct model *source, struct error *err) {
 
 static bool free_linear(void *user, struct linear *l) {
     const struct model *m = user;
-    if (l->owns_data && l->woven)
-        woven_free(l->woven);
+    if (l->owns_data && l->w.woven)
+        woven_free(&l->weave);
     else if (l->owns_data)
         free(l->w.data);
     if (!m->source)

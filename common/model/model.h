@@ -7,16 +7,16 @@
 #include "io/safetensors.h"
 #include "model/config.h"
 #include "model/model_gguf.h"
+#include "kernels/cpu/weave.h"
 
 // A weight matrix in any format, plus an optional bias. y = x wᵀ + bias.
-struct woven;
 struct linear {
-    struct tensor w;       // [N, K]; w.format says how to read it
+    struct tensor w;       // [N, K]; quant_read (quant/format.h) reads it
     float *bias;           // [N] or NULL
     bool int8_activations; // quantize x to int8 on the fly (int8 formats only)
-    bool owns_data;        // w.data (or woven) is ours to free
+    bool owns_data;        // w.data is ours to free
     bool rounds_x;         // x may become int8 or bfloat16 on the way, where that is faster
-    struct woven *woven;   // quant/woven.h: w.data in the kernels' order; NULL: as the format has it
+    struct weave weave;    // where things lie in w.data, if w.woven
 };
 
 struct norm {

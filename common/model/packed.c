@@ -6,12 +6,14 @@
 
 #include "core/memory.h"
 #include "quant/format.h"
+#include "quant/woven.h"
 
 // ---- reading what the metadata says -------------------------------------------------------------
 
-// "int4-g128 [4864, 896]" or "int4-g128 [3, 768, 768]".
+// "int4-g128 woven-16x4 [4864, 896]" or "int4-g128 [3, 768, 768]".
 struct description {
     const struct quant_format *format; // NULL: none of ours
+    char layout[32];                   // "": rows
     size_t count, n, k;
 };
 
@@ -24,23 +26,35 @@ static bool take_number(const char **s, char end, size_t *out) {
     return digits && *out && *(*s)++ == end;
 }
 
-static bool parse_description(const char *text, struct description *d) {
-    size_t length = strcspn(text, " "), numbers[3], n = 0;
-    char name[64];
-    if (length >= sizeof name || strncmp(text + length, " [", 2) != 0)
+// The word before the next space, and that behind.
+static bool take_word(const char **s, char *out, size_t size) {
+    size_t length = strcspn(*s, " ");
+    if (length >= size || !(*s)[length])
         return false;
-    memcpy(name, text, length);
-    name[length] = '\0';
-    const char *s = text + length + 2;
+    memcpy(out, *s, length);
+    out[length] = '\0';
+    *s += length + 1;
+    return true;
+}
+
+static bool parse_description(const char *s, struct description *d) {
+    char name[64];
+    size_t numbers[3], n = 0;
+    if (!take_word(&s, name, sizeof name))
+        return false;
+    if (*s != '[' && !take_word(&s, d->layout, sizeof d->layout))
+        return false;
+    if (*s++ != '[')
+        return false;
     for (; n < 2 && strchr(s, ','); n++, s += *s == ' ')
         if (!take_number(&s, ',', &numbers[n]))
             return false;
     if (n == 0 || !take_number(&s, ']', &numbers[n++]) || *s)
         return false;
-    *d = (struct description){.format = quant_format_find(name),
-                              .count = n == 3 ? numbers[0] : 1,
-                              .n = numbers[n - 2],
-                              .k = numbers[n - 1]};
+    d->format = quant_format_find(name);
+    d->count = n == 3 ? numbers[0] : 1;
+    d->n = numbers[n - 2];
+    d->k = numbers[n - 1];
     return true;
 }
 
@@ -51,9 +65,36 @@ static bool matrix_stride(size_t bytes, size_t *stride) {
     return true;
 }
 
+static bool fail_overflow(const struct tensor *t, const char *text, struct error *err) {
+    return error_set(err, "%s: tensor '%s': the size of '%.60s' overflows", t->file, t->name, text);
+}
+
+// t becomes the matrix, or the first of the stack, that d describes; *stride: bytes from one to the
+// next.
+static bool bind_matrix(struct tensor *t, const struct description *d, const char *text,
+                        size_t *stride, struct error *err) {
+    struct weave weave;
+    t->dtype = d->format->dtype;
+    t->format = d->format;
+    t->woven = d->layout[0];
+    t->n_dims = 2;
+    t->shape[0] = d->n;
+    t->shape[1] = d->k;
+    if (!d->format->bytes(d->format, d->n, d->k, &t->bytes) || !matrix_stride(t->bytes, stride))
+        return fail_overflow(t, text, err);
+    if (t->woven && !woven_layout(t, &weave))
+        return error_set(err,
+                         "%s: tensor '%s' is described as '%.60s', but such ones are not woven",
+                         t->file, t->name, text);
+    if (t->woven)
+        *stride = weave_bytes(&weave); // planes end at cache lines
+    return true;
+}
+
 static bool bind_tensor(struct tensor *t, const char *text, struct error *err) {
     struct description d = {0};
-    size_t bytes, stride, expected;
+    struct tensor matrix = *t;
+    size_t stride, expected;
     if (!parse_description(text, &d))
         return error_set(err,
                          "%s: tensor '%s' is described as '%.60s', expected a format and a shape "
@@ -62,22 +103,26 @@ static bool bind_tensor(struct tensor *t, const char *text, struct error *err) {
     if (!d.format)
         return error_set(err, "%s: tensor '%s' is described as '%.60s': no known format", t->file,
                          t->name, text);
+    if (d.layout[0] && strcmp(d.layout, PACKED_WOVEN) != 0)
+        return error_set(err, "%s: tensor '%s' is laid out as '%s', expected '%s' or no layout",
+                         t->file, t->name, d.layout, PACKED_WOVEN);
     if (t->dtype != DTYPE_U8)
         return error_set(err, "%s: tensor '%s' is %s, expected U8 for '%.60s'", t->file, t->name,
                          dtype_name(t->dtype), text);
-    if (!d.format->bytes(d.format, d.n, d.k, &bytes) || !matrix_stride(bytes, &stride) ||
-        !size_mul(stride, d.count, &expected))
-        return error_set(err, "%s: tensor '%s': the size of '%.60s' overflows", t->file, t->name,
-                         text);
+    if (!bind_matrix(&matrix, &d, text, &stride, err))
+        return false;
+    if (!size_mul(stride, d.count, &expected))
+        return fail_overflow(t, text, err);
     if (t->bytes != expected)
         return error_set(err, "%s: tensor '%s' has %zu bytes, expected %zu for '%.60s'", t->file,
                          t->name, t->bytes, expected, text);
+    *t = matrix;
+    if (d.count == 1)
+        return true;
     const size_t shape[] = {d.count, d.n, d.k};
-    t->dtype = d.format->dtype;
-    t->format = d.format;
-    t->n_dims = d.count > 1 ? 3 : 2;
-    memcpy(t->shape, shape + 3 - t->n_dims, (size_t)t->n_dims * sizeof *shape);
-    t->bytes = d.count > 1 ? expected : bytes;
+    t->n_dims = 3;
+    memcpy(t->shape, shape, sizeof shape);
+    t->bytes = expected;
     return true;
 }
 
@@ -88,13 +133,12 @@ static struct tensor *find(struct safetensors *files, const char *name) {
 }
 
 bool packed_bind(struct safetensors *files, struct error *err) {
-    static const char version[] = "1";
     const char *found = safetensors_note(files, "nibble");
     if (!found)
         return true;
-    if (strcmp(found, version) != 0)
-        return error_set(err, "%s: packed in version '%.20s', expected '%s'", files->paths[0],
-                         found, version);
+    if (strcmp(found, "1") != 0 && strcmp(found, PACKED_VERSION) != 0)
+        return error_set(err, "%s: packed in version '%.20s', expected '1' or '%s'",
+                         files->paths[0], found, PACKED_VERSION);
     for (size_t i = 0; i < files->n_notes; i++) {
         struct tensor *t = find(files, files->notes[i].key);
         if (t && !bind_tensor(t, files->notes[i].value, err))

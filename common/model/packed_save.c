@@ -1,5 +1,7 @@
 // A tensor of the new file is one of the old file's as it is, or a matrix that was quantized since:
-// a linear of the model whose data are not those of the checkpoint.
+// a linear of the model whose data are not those of the checkpoint. Matrices that kernels read are
+// written in the kernels' order: one that is not yet is woven in memory of its own, written, and
+// let go.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +14,7 @@
 #include "model/arch.h"
 #include "model/packed.h"
 #include "quant/format.h"
+#include "quant/woven.h"
 
 enum { MAX_PARTS = 3 }; // of a stack: q, k and v
 
@@ -20,6 +23,7 @@ struct item {
     const struct tensor *parts[MAX_PARTS]; // what is written instead; [0] is NULL: nothing
     size_t n_parts;
     bool packed; // as bytes that the metadata describe
+    bool woven;  // in the kernels' order
 };
 
 struct plan {
@@ -68,6 +72,14 @@ static size_t item_count(const struct item *item) {
     return item->n_parts ? item->n_parts : stack ? item->stored->shape[0] : 1;
 }
 
+// What is multiplied by activations in int8, all of them that can be, is read in rows.
+static bool is_written_woven(const struct plan *p, const struct item *item) {
+    const struct tensor t = item_matrix(item, 0);
+    struct weave weave;
+    return woven_layout(&t, &weave) &&
+           !(p->int8_activations && quant_takes_int8_activations(t.format));
+}
+
 // Packed tensors first, whose sizes are multiples of 64, then by the size of an element: so every
 // tensor is aligned.
 static int compare_items(const void *a, const void *b) {
@@ -100,6 +112,8 @@ static bool plan_items(struct plan *p, const struct model *m, struct error *err)
                                            m->config.arch->transposed
                                      : item->stored->format != NULL;
     }
+    for (size_t i = 0; i < p->files->n_tensors; i++)
+        p->items[i].woven = p->items[i].packed && is_written_woven(p, &p->items[i]);
     qsort(p->items, p->files->n_tensors, sizeof *p->items, compare_items);
     return true;
 }
@@ -118,7 +132,8 @@ static bool add_note(struct plan *p, const char *key, char *value) {
 static bool describe_item(struct plan *p, const struct item *item, struct tensor *out,
                           struct error *err) {
     const struct tensor t = item_matrix(item, 0);
-    size_t count = item_count(item);
+    size_t count = item_count(item), bytes = t.bytes;
+    struct weave weave;
     *out = t;
     out->name = item->stored->name;
     if (!item->packed)
@@ -126,21 +141,24 @@ static bool describe_item(struct plan *p, const struct item *item, struct tensor
     char stack[24] = "";
     if (count > 1)
         snprintf(stack, sizeof stack, "%zu, ", count);
+    if (item->woven && woven_layout(&t, &weave))
+        bytes = weave_bytes(&weave);
     *out = (struct tensor){.name = item->stored->name,
                            .dtype = DTYPE_U8,
                            .n_dims = 1,
-                           .bytes = count * (t.bytes + padding(t.bytes))};
+                           .bytes = count * (bytes + padding(bytes))};
     out->shape[0] = out->bytes;
-    return add_note(
-        p, out->name,
-        memory_printf(err, "%s [%s%zu, %zu]", t.format->name, stack, t.shape[0], t.shape[1]));
+    return add_note(p, out->name,
+                    memory_printf(err, "%s%s [%s%zu, %zu]", t.format->name,
+                                  item->woven ? " " PACKED_WOVEN : "", stack, t.shape[0],
+                                  t.shape[1]));
 }
 
 static bool plan_header(struct plan *p, struct error *err) {
     size_t n = p->files->n_tensors;
     p->tensors = memory_alloc(n, sizeof *p->tensors, "tensors", err);
     p->notes = memory_alloc(n + 2, sizeof *p->notes, "notes", err);
-    if (!p->tensors || !p->notes || !add_note(p, "nibble", memory_strdup("1", err)) ||
+    if (!p->tensors || !p->notes || !add_note(p, "nibble", memory_strdup(PACKED_VERSION, err)) ||
         (p->int8_activations && !add_note(p, "activations", memory_strdup("int8", err))))
         return false;
     for (size_t i = 0; i < n; i++)
@@ -160,28 +178,59 @@ static void plan_free(struct plan *p) {
 
 // ---- writing it ---------------------------------------------------------------------------------
 
-static void write_item(const struct plan *p, const struct item *item,
-                       struct safetensors_writer *w) {
+static void write_padded(struct safetensors_writer *w, const void *data, size_t bytes) {
     static const char zeros[PACKED_ALIGN];
-    for (size_t i = 0; i < item_count(item); i++) {
+    safetensors_writer_add(w, data, bytes);
+    safetensors_writer_add(w, zeros, padding(bytes));
+}
+
+static bool write_woven(const struct tensor *t, struct safetensors_writer *w, struct error *err) {
+    struct weave weave;
+    if (!woven_make(t, false, &weave, err))
+        return false;
+    write_padded(w, weave.data, weave_bytes(&weave));
+    woven_free(&weave);
+    return true;
+}
+
+static bool write_in_rows(const struct tensor *t, struct safetensors_writer *w, struct error *err) {
+    void *rows = woven_undo(t, err);
+    if (!rows)
+        return false;
+    write_padded(w, rows, t->bytes);
+    free(rows);
+    return true;
+}
+
+static bool write_item(const struct plan *p, const struct item *item, struct safetensors_writer *w,
+                       struct error *err) {
+    bool ok = true;
+    for (size_t i = 0; ok && i < item_count(item); i++) {
         const struct tensor t = item_matrix(item, i);
-        safetensors_writer_add(w, t.data, t.bytes);
-        if (item->packed)
-            safetensors_writer_add(w, zeros, padding(t.bytes));
-        safetensors_drop(p->files, t.data, t.bytes);
+        if (!item->packed)
+            safetensors_writer_add(w, t.data, t.bytes);
+        else if (t.woven == item->woven)
+            write_padded(w, t.data, woven_bytes(&t));
+        else
+            ok = (item->woven ? write_woven : write_in_rows)(&t, w, err);
+        safetensors_drop(p->files, t.data, woven_bytes(&t));
     }
+    return ok;
 }
 
 static bool write_weights(const struct plan *p, const char *folder, size_t *file_bytes,
                           struct error *err) {
-    struct safetensors_writer w;
+    struct safetensors_writer w = {0};
     struct stat st;
     char *path = path_join(folder, "model.safetensors", err);
     bool ok = path && safetensors_writer_open(&w, path, p->tensors, p->files->n_tensors, p->notes,
                                               p->n_notes, PACKED_ALIGN, err);
     for (size_t i = 0; ok && i < p->files->n_tensors; i++)
-        write_item(p, &p->items[i], &w);
-    ok = ok && safetensors_writer_commit(&w, err);
+        ok = write_item(p, &p->items[i], &w, err);
+    if (ok)
+        ok = safetensors_writer_commit(&w, err);
+    else
+        safetensors_writer_abort(&w);
     if (ok && file_bytes)
         *file_bytes = stat(path, &st) == 0 ? (size_t)st.st_size : 0;
     free(path);

@@ -5,6 +5,7 @@
 
 #include "core/memory.h"
 #include "quant/format_shared.h"
+#include "quant/woven.h"
 
 enum { PLANE_ALIGN = 64 };
 
@@ -107,6 +108,15 @@ bool quant_bits_per_weight(const struct quant_format *f, size_t n, size_t k, dou
     return true;
 }
 
+void quant_read(const struct tensor *w, size_t row, size_t col, size_t count, float *out) {
+    size_t n = w->shape[0], k = w->shape[1];
+    struct weave weave;
+    if (!w->woven)
+        w->format->dequantize(w->format, w->data, n, k, row, col, count, out);
+    else if (woven_layout(w, &weave)) // as it did when w was woven
+        weave_read(&weave, row, col, count, out);
+}
+
 // The bits of floats of one sign are ordered like the floats, infinity above every number and NaN
 // above infinity. So the largest of n integers is the largest magnitude and the check for NaN at
 // once; unlike a maximum of floats, it vectorises without -ffast-math.
@@ -148,11 +158,15 @@ bool quant_fail_size(size_t n, size_t k, struct error *err) {
     return error_set(err, "%zu rows of %zu weights overflow the address space", n, k);
 }
 
+bool quant_takes_int8_activations(const struct quant_format *f) {
+    return f == &quant_int8 || f == &quant_int8_tensor;
+}
+
 bool quant_int8_planes(const struct tensor *w, const int8_t **codes, const float **scales,
                        size_t *scale_step) {
     const struct quant_format *f = w->format;
     struct quant_planes p;
-    if ((f != &quant_int8 && f != &quant_int8_tensor) || w->n_dims != 2 ||
+    if (!quant_takes_int8_activations(f) || w->n_dims != 2 || w->woven ||
         !quant_planes(f, w->shape[0], w->shape[1], &p) || p.bytes > w->bytes)
         return false;
     *codes = w->data;

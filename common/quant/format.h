@@ -5,6 +5,9 @@
 // read alone. Whoever has a
 // weight asks the row; nothing else in the project knows what the bytes mean. To add a format: one
 // file with its row, one line in format_shared.h, one in format.c.
+//
+// The same codes and scales may also lie in the order that the CPU's kernels read (quant/woven.h):
+// struct tensor says which. quant_read reads both.
 #ifndef NIBBLE_QUANT_FORMAT_H
 #define NIBBLE_QUANT_FORMAT_H
 
@@ -96,11 +99,18 @@ bool quant_planes(const struct quant_format *f, size_t n, size_t k, struct quant
 // has no weights.
 bool quant_bits_per_weight(const struct quant_format *f, size_t n, size_t k, double *out);
 
+// Columns [col, col + count) of one row of a matrix as float32, in whatever format and order it is:
+// the bits of its format's dequantize. col is a multiple of 256, count is free.
+void quant_read(const struct tensor *w, size_t row, size_t col, size_t count, float *out);
+
 // The largest magnitude of n weights; NaN or infinite if any of them is, 0 if n is.
 float quant_absmax(const float *w, size_t n);
 
-// The planes that an integer matrix product reads directly: codes [N, K], and the scale of row i at
-// scales[i * step]. True only for int8 per tensor (step 0) and per channel (step 1).
+// Whether matrices in f can be multiplied by activations that become int8 too: int8 per tensor and
+// per channel.
+bool quant_takes_int8_activations(const struct quant_format *f);
+// The planes that such a product reads directly: codes [N, K], and the scale of row i at
+// scales[i * step], step 0 per tensor and 1 per channel. False for other formats, and woven ones.
 bool quant_int8_planes(const struct tensor *w, const int8_t **codes, const float **scales,
                        size_t *scale_step);
 

@@ -31,9 +31,9 @@ struct job {
 
 static void read_tensor(const void *context, size_t row, size_t count, float *out) {
     const struct tensor *t = context;
-    size_t n = t->shape[0], k = t->shape[1];
+    size_t k = t->shape[1];
     for (size_t i = 0; i < count; i++)
-        t->format->dequantize(t->format, t->data, n, k, row + i, 0, k, out + i * k);
+        quant_read(t, row + i, 0, k, out + i * k);
 }
 
 struct matrix_source matrix_of_tensor(const struct tensor *t) {

@@ -6,6 +6,7 @@
 #include "core/memory.h"
 #include "core/timer.h"
 #include "quant/matrix.h"
+#include "quant/woven.h"
 
 struct tally {
     size_t weights, bytes;
@@ -52,20 +53,31 @@ static bool is_int8_matrix(const struct tensor *w) {
     return quant_int8_planes(w, &codes, &scales, &step);
 }
 
+// l's weights stay as they are. Those of a packed file may be woven; int8 activations want rows.
+static bool keep_linear(struct job *job, const struct quant_format *format, struct linear *l) {
+    bool int8 = format && job->options->int8_activations;
+    if (l->w.dtype == DTYPE_BLOCK) {
+        job->blocks.weights += l->w.shape[0] * l->w.shape[1];
+        job->blocks.bytes += l->w.bytes;
+    }
+    if (int8 && l->w.woven && quant_takes_int8_activations(format)) {
+        if (!(l->w.data = woven_undo(&l->w, job->err)))
+            return false;
+        l->w.woven = false;
+        l->owns_data = true;
+    }
+    l->int8_activations = int8 && is_int8_matrix(&l->w);
+    return true;
+}
+
 // Replaces l's weights (a view of the source's) by a quantized copy of its own.
 static bool quantize_linear(void *user, struct linear *l) {
     struct job *job = user;
     const struct recipe_rule *rule = recipe_find(job->recipe, l->w.name);
     const struct quant_format *format = rule ? rule->format : NULL;
     job->done++;
-    if (!format || format == l->w.format) {
-        if (l->w.dtype == DTYPE_BLOCK) { // of a packed model
-            job->blocks.weights += l->w.shape[0] * l->w.shape[1];
-            job->blocks.bytes += l->w.bytes;
-        }
-        l->int8_activations = format && job->options->int8_activations && is_int8_matrix(&l->w);
-        return true;
-    }
+    if (!format || format == l->w.format)
+        return keep_linear(job, format, l);
     struct tensor from = l->w, *to = &l->w;
     size_t n = from.shape[0], k = from.shape[1], bytes;
     if (!format->bytes(format, n, k, &bytes))
@@ -75,12 +87,13 @@ static bool quantize_linear(void *user, struct linear *l) {
     if (!data)
         return false;
     to->data = data;
+    to->woven = false;
     to->bytes = bytes;
     to->format = format;
     to->dtype = format->dtype;
     l->owns_data = true;
     bool ok = quantize_tensor(job, rule->search, &from, to);
-    model_drop(job->source, from.data, from.bytes);
+    model_drop(job->source, from.data, woven_bytes(&from));
     l->int8_activations = job->options->int8_activations && is_int8_matrix(to);
     if (job->options->progress)
         job->options->progress(job->options->user, job->done, job->total);

@@ -10,10 +10,18 @@
 // Rows between two times that pages are given back, about 16 MB of codes.
 enum { DROP_BYTES = 16 << 20 };
 
-static void read_woven(const struct quant_format *f, const void *data, size_t n, size_t k,
-                       size_t row, size_t col, size_t count, float *out) {
-    (void)data, (void)n, (void)k;
-    weave_read(&((const struct woven *)(const void *)f)->weave, row, col, count, out);
+bool woven_layout(const struct tensor *w, struct weave *out) {
+    struct weave_kind kind;
+    if (!woven_kind(w->format, w->shape[1], &kind) ||
+        !weave_layout(out, &kind, w->shape[0], w->shape[1]))
+        return false;
+    out->data = w->woven ? w->data : NULL;
+    return true;
+}
+
+size_t woven_bytes(const struct tensor *w) {
+    struct weave weave;
+    return w->woven && woven_layout(w, &weave) ? weave_bytes(&weave) : w->bytes;
 }
 
 // One block of sixteen rows.
@@ -44,60 +52,84 @@ static bool weave_rows(const struct tensor *w, const struct weave *out, bool dro
     return failed == 0;
 }
 
-struct woven *woven_make(const struct tensor *w, bool drop, struct error *err) {
-    struct weave_kind kind;
-    struct woven *out = calloc(1, sizeof *out);
-    if (!out || !woven_kind(w->format, w->shape[1], &kind) ||
-        !weave_layout(&out->weave, &kind, w->shape[0], w->shape[1])) {
-        error_set(err, "%s: %s cannot be woven", w->name, w->format->name);
-        free(out);
-        return NULL;
+bool woven_make(const struct tensor *w, bool drop, struct weave *out, struct error *err) {
+    if (!woven_layout(w, out))
+        return error_set(err, "%s: %s cannot be woven", w->name, w->format->name);
+    out->data = huge_alloc(weave_bytes(out), w->name, err);
+    if (!out->data || weave_rows(w, out, drop))
+        return out->data;
+    woven_free(out);
+    return error_set(err, "%s: out of memory for a row", w->name);
+}
+
+void woven_free(struct weave *w) {
+    huge_free(w->data, weave_bytes(w));
+    w->data = NULL;
+}
+
+// ---- back to rows -------------------------------------------------------------------------------
+
+static bool undo_block(const struct tensor *w, const struct weave *from, size_t block, void *out) {
+    struct weave_row row;
+    if (!weave_row_init(&row, from))
+        return false;
+    for (size_t i = block * WEAVE_ROWS; i < (block + 1) * WEAVE_ROWS && i < from->n; i++) {
+        weave_get(from, i, &row);
+        woven_row_write(w, i, &row, out);
     }
-    out->base = w->format;
-    out->format = *w->format;
-    out->format.dequantize = out->format.dequantize_ref = read_woven;
-    out->weave.data = huge_alloc(weave_bytes(&out->weave), w->name, err);
-    if (out->weave.data && !weave_rows(w, &out->weave, drop)) {
-        error_set(err, "%s: out of memory for a row", w->name);
-        huge_free(out->weave.data, weave_bytes(&out->weave));
-        out->weave.data = NULL;
-    }
-    if (out->weave.data)
+    weave_row_free(&row);
+    return true;
+}
+
+void *woven_undo(const struct tensor *w, struct error *err) {
+    struct weave from;
+    void *out = memory_alloc(w->bytes, 1, w->name, err);
+    if (!out || !woven_layout(w, &from))
         return out;
+    size_t blocks = (from.n + WEAVE_ROWS - 1) / WEAVE_ROWS, failed = 0;
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : failed)
+    for (size_t b = 0; b < blocks; b++)
+        failed += !undo_block(w, &from, b, out);
+    if (!failed)
+        return out;
+    error_set(err, "%s: out of memory for a row", w->name);
     free(out);
     return NULL;
 }
 
-void woven_free(struct woven *w) {
-    if (!w)
-        return;
-    huge_free(w->weave.data, weave_bytes(&w->weave));
-    free(w);
+bool woven_undo_row(const struct tensor *w, size_t row, void *out) {
+    struct weave from;
+    struct weave_row spelled;
+    if (!woven_layout(w, &from) || !weave_row_init(&spelled, &from))
+        return false;
+    weave_get(&from, row, &spelled);
+    woven_row_write(w, 0, &spelled, out);
+    weave_row_free(&spelled);
+    return true;
 }
+
+// ---- a model ------------------------------------------------------------------------------------
 
 struct weaving {
     const struct model *model;
     struct error *err;
 };
 
-// w.bytes stays what the format takes: what a budget counts.
 static bool weave_linear(void *user, struct linear *l) {
     const struct weaving *weaving = user;
     struct weave_kind kind;
     l->rounds_x = true;
-    if (l->woven || l->int8_activations || !woven_kind(l->w.format, l->w.shape[1], &kind))
+    if (l->w.woven || l->int8_activations || !woven_kind(l->w.format, l->w.shape[1], &kind))
         return true;
-    struct woven *woven = woven_make(&l->w, l->owns_data, weaving->err);
-    if (!woven)
+    if (!woven_make(&l->w, l->owns_data, &l->weave, weaving->err))
         return false;
     if (l->owns_data)
         free(l->w.data);
     else
         model_drop(weaving->model, l->w.data, l->w.bytes);
-    l->woven = woven;
     l->owns_data = true;
-    l->w.data = woven->weave.data;
-    l->w.format = &woven->format;
+    l->w.data = l->weave.data;
+    l->w.woven = true;
     return true;
 }
 

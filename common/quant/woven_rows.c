@@ -125,6 +125,47 @@ static void read_planes(const struct tensor *w, size_t i, struct weave_row *row)
         row->zeros[g] = packed_code(data + p.zeros + i * p.zero_stride, g, f->bits);
 }
 
+// ORs: a byte may have bits of two codes.
+static void put_packed_code(uint8_t *bytes, size_t i, int bits, uint8_t code) {
+    size_t at = i * (size_t)bits, shift = at % 8;
+    unsigned window = (code & ((1u << bits) - 1)) << shift;
+    bytes[at / 8] |= (uint8_t)window;
+    if (shift + (size_t)bits > 8)
+        bytes[at / 8 + 1] |= (uint8_t)(window >> 8);
+}
+
+static void join_nibbles(const uint8_t *codes, size_t n, uint8_t *bytes) {
+    size_t half = (n + 1) / 2;
+    for (size_t j = 0; j < half; j++)
+        bytes[j] = (uint8_t)((codes[j] & 15) | (half + j < n ? codes[half + j] << 4 : 0));
+}
+
+// The one scale of a whole matrix (SPAN_TENSOR) is written with its first row.
+static void write_planes(const struct tensor *w, size_t i, const struct weave_row *row,
+                         uint8_t *data) {
+    const struct quant_format *f = w->format;
+    size_t k = w->shape[1];
+    struct quant_planes p;
+    if (!quant_planes(f, w->shape[0], k, &p))
+        return;
+    uint8_t *codes = data + i * p.code_stride;
+    if (f->bits == 8)
+        memcpy(codes, row->codes, k);
+    else if (f->bits == 4)
+        for (size_t c = 0; c < k; c += 32)
+            join_nibbles(row->codes + c, k - c < 32 ? k - c : 32, codes + c / 2);
+    else
+        for (size_t c = 0; c < k; c++)
+            put_packed_code(codes, c, f->bits, row->codes[c]);
+    if (p.scale_bytes == sizeof(uint16_t))
+        memcpy(data + p.scales + i * p.groups * sizeof(uint16_t), row->scales,
+               p.groups * sizeof(uint16_t));
+    else if (f->span != SPAN_TENSOR || i == 0)
+        memcpy(data + p.scales + i * sizeof(float), &row->row_scale, sizeof(float));
+    for (size_t g = 0; f->zero_point && g < p.groups; g++)
+        put_packed_code(data + p.zeros + i * p.zero_stride, g, f->bits, row->zeros[g]);
+}
+
 // ---- blocks -----------------------------------------------------------------------------------
 
 // 32 weights: scale, offset (…_1), fifth bits (Q5_…), codes.
@@ -150,6 +191,28 @@ static void read_block_32(int type, const uint8_t *block, size_t b, struct weave
         codes[j] |= (uint8_t)((high >> j & 1) << 4);
 }
 
+static void write_block_32(int type, const struct weave_row *row, size_t b, uint8_t *block) {
+    const uint8_t *codes = row->codes + 32 * b;
+    uint32_t high = 0;
+    memcpy(block, &row->scales[b], sizeof(uint16_t));
+    block += sizeof(uint16_t);
+    if (type == Q8_0) {
+        memcpy(block, codes, 32);
+        return;
+    }
+    if (type == Q4_1 || type == Q5_1) {
+        memcpy(block, &row->offsets[b], sizeof(uint16_t));
+        block += sizeof(uint16_t);
+    }
+    if (type == Q5_0 || type == Q5_1) {
+        for (size_t j = 0; j < 32; j++)
+            high |= (uint32_t)(codes[j] >> 4 & 1) << j;
+        memcpy(block, &high, sizeof high);
+        block += sizeof high;
+    }
+    join_nibbles(codes, 32, block);
+}
+
 // Two float16s, eight scales and offsets of six bits in 12 bytes, fifth bits (Q5_K), codes.
 static void read_block_k4(int type, const uint8_t *block, size_t b, struct weave_row *row) {
     const uint8_t *s = block + 4, *high = block + 16, *low = high + (type == Q5_K ? 32 : 0);
@@ -169,6 +232,28 @@ static void read_block_k4(int type, const uint8_t *block, size_t b, struct weave
     }
 }
 
+static void write_block_k4(int type, const struct weave_row *row, size_t b, uint8_t *block) {
+    uint8_t *s = block + 4, *high = block + 16, *low = high + (type == Q5_K ? 32 : 0);
+    const uint8_t *scale = row->small + 8 * b, *offset = row->small_offsets + 8 * b;
+    memcpy(block, &row->scales[b], sizeof(uint16_t));
+    memcpy(block + 2, &row->offsets[b], sizeof(uint16_t));
+    for (size_t j = 0; j < 4; j++) {
+        s[j] = (uint8_t)(scale[j] | scale[j + 4] >> 4 << 6);
+        s[j + 4] = (uint8_t)(offset[j] | offset[j + 4] >> 4 << 6);
+        s[j + 8] = (uint8_t)((scale[j + 4] & 15) | (offset[j + 4] & 15) << 4);
+    }
+    const uint8_t *codes = row->codes + 256 * b;
+    for (size_t i = 0; i < 128; i++) { // byte i: codes 32 apart, of which 64 begin at `first`
+        size_t first = i / 32 * 64 + i % 32;
+        low[i] = (uint8_t)((codes[first] & 15) | (codes[first + 32] & 15) << 4);
+    }
+    for (size_t l = 0; type == Q5_K && l < 32; l++) {
+        high[l] = 0;
+        for (size_t j = 0; j < 8; j++)
+            high[l] |= (uint8_t)((codes[32 * j + l] >> 4 & 1) << j);
+    }
+}
+
 // Low four bits, high two, scales, one float16; each half of 128 weights in four strands of 32.
 static void read_block_k6(const uint8_t *block, size_t b, struct weave_row *row) {
     uint8_t *codes = row->codes + 256 * b;
@@ -181,6 +266,20 @@ static void read_block_k6(const uint8_t *block, size_t b, struct weave_row *row)
     memcpy(row->small + 16 * b, block + 192, 16);
     memcpy(&row->scales[b], block + 208, sizeof(uint16_t));
 }
+
+static void write_block_k6(const struct weave_row *row, size_t b, uint8_t *block) {
+    const uint8_t *codes = row->codes + 256 * b;
+    memset(block, 0, 192);
+    for (size_t j = 0; j < 256; j++) {
+        size_t half = j / 128, strand = j % 128 / 32, l = j % 32;
+        block[64 * half + 32 * (strand % 2) + l] |= (uint8_t)((codes[j] & 15) << strand / 2 * 4);
+        block[128 + 32 * half + l] |= (uint8_t)((codes[j] >> 4 & 3) << strand * 2);
+    }
+    memcpy(block + 192, row->small + 16 * b, 16);
+    memcpy(block + 208, &row->scales[b], sizeof(uint16_t));
+}
+
+// ---- rows -------------------------------------------------------------------------------------
 
 void woven_row_read(const struct tensor *w, size_t i, struct weave_row *row) {
     const struct quant_format *f = w->format;
@@ -198,5 +297,24 @@ void woven_row_read(const struct tensor *w, size_t i, struct weave_row *row) {
             read_block_k6(block, b, row);
         else
             read_block_k4(type, block, b, row);
+    }
+}
+
+void woven_row_write(const struct tensor *w, size_t i, const struct weave_row *row, void *data) {
+    const struct quant_format *f = w->format;
+    if (!f->block_weights) {
+        write_planes(w, i, row, data);
+        return;
+    }
+    int type = f->gguf_type - 1;
+    size_t blocks = w->shape[1] / f->block_weights;
+    uint8_t *block = (uint8_t *)data + i * blocks * f->block_bytes;
+    for (size_t b = 0; b < blocks; b++, block += f->block_bytes) {
+        if (f->block_weights == 32)
+            write_block_32(type, row, b, block);
+        else if (type == Q6_K)
+            write_block_k6(row, b, block);
+        else
+            write_block_k4(type, row, b, block);
     }
 }

@@ -34,6 +34,10 @@ static size_t zero_plane(const struct weave *w) {
     return w->kind.zero == WEAVE_ZERO_OFFSET ? w->groups * WEAVE_ROWS * sizeof(uint16_t) : 0;
 }
 
+static size_t blocks_of(size_t n) {
+    return n / WEAVE_ROWS + (n % WEAVE_ROWS != 0);
+}
+
 bool weave_layout(struct weave *w, const struct weave_kind *kind, size_t n, size_t k) {
     enum { MOST = 1 << 26 }; // a block of such rows is 1 GB
     bool super = kind->scale == WEAVE_SCALE_K4 || kind->scale == WEAVE_SCALE_K6;
@@ -50,11 +54,11 @@ bool weave_layout(struct weave *w, const struct weave_kind *kind, size_t n, size
     w->zeros = w->scales + pad(scale_plane(w), LINE);
     w->block_bytes = w->zeros + pad(zero_plane(w), LINE);
     size_t bytes;
-    return size_mul(pad(n, WEAVE_ROWS) / WEAVE_ROWS, w->block_bytes, &bytes);
+    return size_mul(blocks_of(n), w->block_bytes, &bytes);
 }
 
 size_t weave_bytes(const struct weave *w) {
-    return pad(w->n, WEAVE_ROWS) / WEAVE_ROWS * w->block_bytes;
+    return blocks_of(w->n) * w->block_bytes;
 }
 
 // ---- a row, spelled out -------------------------------------------------------------------------

@@ -21,6 +21,9 @@
 //     two-level
 //             scales of GGUF's Q4_K/Q5_K and Q6_K, one float16 for 256 columns and small integers.
 //     zero    one for all, or one per group (4 or 8 bits), or a float16 offset per group.
+//
+// Files hold these bytes (model/packed.h): an order that differs in anything needs another name
+// there.
 #ifndef NIBBLE_WEAVE_H
 #define NIBBLE_WEAVE_H
 

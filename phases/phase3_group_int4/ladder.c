@@ -27,10 +27,10 @@ static const char *const walls[] = {"memory read, one thread", "memory read, all
 struct bench {
     struct ladder l;
     struct tensor f16, packed, copy; // copy: the packed one that is multiplied now
-    struct woven *woven;
-    float *rounded;             // [k] what int8 makes of x
+    float *rounded;                  // [k] what int8 makes of x
     float *f16_y, *y, *round_y; // [n] what is to come out: of f16, of packed, of packed and rounded
     size_t scales;              // offset in packed
+    struct weave woven;         // the same codes and scales
     struct {
         const void *data;
         size_t bytes;
@@ -109,13 +109,13 @@ static bool bench_init(struct bench *b, size_t n, size_t k, struct error *err) {
         !(b->f16_y = floats(n, err)) || !(b->y = floats(n, err)) ||
         !(b->round_y = floats(n, err)) || !(b->l.unpacked = floats(n * k, err)) ||
         !quantize(&b->f16, "f16", n, k, err) || !quantize(&b->packed, "int4-g128", n, k, err) ||
-        !(b->woven = woven_make(&b->packed, false, err)))
+        !woven_make(&b->packed, false, &b->woven, err))
         return false;
+    b->l.woven = b->woven;
     for (size_t c = 0; c < k; c++)
         x[c] = (float)random_normal(&r);
     quant_planes(b->packed.format, n, k, &planes);
     b->scales = planes.scales;
-    b->l.woven = b->woven->weave;
     b->copy = b->packed;
     b->layouts[LADDER_F16].data = b->f16.data;
     b->layouts[LADDER_F16].bytes = b->f16.bytes;
@@ -128,7 +128,7 @@ static bool bench_init(struct bench *b, size_t n, size_t k, struct error *err) {
 
 static void bench_free(struct bench *b) {
     huge_free(b->pool, b->pool_bytes);
-    woven_free(b->woven);
+    woven_free(&b->woven);
     weave_x_free(&b->l.q);
     free(b->f16.data), free(b->packed.data);
     free((void *)b->l.x), free(b->rounded), free(b->l.y), free(b->l.unpacked);

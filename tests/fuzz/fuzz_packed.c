@@ -5,8 +5,9 @@
 #include <string.h>
 
 #include "model/packed.h"
+#include "quant/woven.h"
 
-// The first and the last row of each matrix, all planes of it.
+// The first and the last row of each matrix, all planes of it; woven ones, taken apart too.
 static float read_tensor(const struct tensor *stored, unsigned *bytes) {
     static float row[1 << 16];
     size_t count = stored->n_dims == 3 ? stored->shape[0] : 1;
@@ -14,12 +15,16 @@ static float read_tensor(const struct tensor *stored, unsigned *bytes) {
     for (size_t i = 0; i < count; i++) {
         struct tensor t = packed_matrix(stored, i);
         size_t n = t.shape[0], k = t.shape[1];
-        for (size_t b = 0; b < t.bytes; b++)
+        for (size_t b = 0; b < woven_bytes(&t); b++)
             *bytes += ((const unsigned char *)t.data)[b];
         if (k > sizeof row / sizeof *row)
             continue;
-        t.format->dequantize_ref(t.format, t.data, n, k, n - 1, 0, k, row);
-        t.format->dequantize(t.format, t.data, n, k, 0, 0, k, row);
+        if (t.woven)
+            free(woven_undo(&t, &(struct error){0}));
+        else
+            t.format->dequantize_ref(t.format, t.data, n, k, n - 1, 0, k, row);
+        quant_read(&t, n - 1, 0, k, row);
+        quant_read(&t, 0, 0, k, row);
         sum += row[k - 1];
     }
     return sum;
