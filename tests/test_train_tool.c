@@ -38,6 +38,21 @@ Test(train_tool, a_wrong_command_line_is_status_2) {
     cr_assert_eq(run("train", "--config /nonexistent --out b --ids c"), 1);
 }
 
+Test(train_tool, an_empty_text_is_named) {
+    char command[2 * PATH_MAX], said[PATH_MAX] = "";
+    struct error err = {0};
+    const char *text = temp_file("empty", "", 0);
+    snprintf(command, sizeof command,
+             "--config tools/bundled-model.json --tokenizer data/model --data %s --out %s/out "
+             "--log %s/log.csv 2>%s/said #",
+             text, temp_folder(), temp_folder(), temp_folder());
+    cr_assert_eq(run("train", command), 1);
+    snprintf(said, sizeof said, "%s/said", temp_folder());
+    char *message = file_read(said, 1 << 16, NULL, &err);
+    cr_assert(message && strstr(message, "empty: the text is empty"), "%s", message);
+    free(message);
+}
+
 static void make_text(const char *arguments) {
     char command[2 * PATH_MAX];
     snprintf(command, sizeof command, "%s --bytes 40kB --out %s/text", arguments, temp_folder());

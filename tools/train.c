@@ -37,7 +37,8 @@ static int32_t *read_ids(const char *path, const struct tokenizer *tokenizer, si
     struct token_list list = {0};
     if (!mapping_open(&text, path, err))
         return NULL;
-    bool ok = tokenizer_encode(tokenizer, (const char *)text.data, text.size, &list, err);
+    bool ok = tokenizer_encode(tokenizer, (const char *)text.data, text.size, &list, err) &&
+              (list.n > 0 || error_set(err, "%s: the text is empty", path));
     mapping_close(&text);
     if (!ok)
         token_list_free(&list);

@@ -41,7 +41,7 @@ static const char usage[] =
     "With OMP_WAIT_POLICY=passive in the environment threads don't wait busily: on a machine with\n"
     "other work to do, four times as fast.\n"
     "  train --config tools/bundled-model.json --data data/train/stories.txt \\\n"
-    "        --tokenizer data/model --out data/model --tokens 30000000\n";
+    "        --tokenizer data/model --out data/train/mine --tokens 30000000\n";
 
 enum kind { TEXT, WHOLE, NUMBER, SWITCH };
 
