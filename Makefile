@@ -224,8 +224,8 @@ data: $(BUILD)/tools/make_stories $(BUILD)/tools/train_tokenizer
 
 # The bundled model, in two runs that go on where they were stopped: first parts of stories with all
 # that can be asked about them, every kind of fact as often as the others; then whole stories, cut
-# anywhere, as the evaluation reads them, half of them with all their facts asked. Waiting threads sleep: they have long to wait at a barrier
-# when something else runs.
+# anywhere, as the evaluation reads them, half of them with all their facts asked. Waiting threads
+# sleep: they have long to wait at a barrier when something else runs.
 TRAIN := OMP_WAIT_POLICY=passive $(BUILD)/tools/train --config tools/bundled-model.json \
 	--tokenizer data/model --seed 1 --resume
 TRAINERS := $(BUILD)/tools/make_stories $(BUILD)/tools/train tools/bundled-model.json

@@ -83,23 +83,21 @@ static void expect_refusal(const char *text, const char *from, const char *to, u
     free(broken);
 }
 
+#define COLUMNS                                                                                    \
+    "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"              \
+    "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,"       \
+    "weight_mse,weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,"                \
+    "kld_estimated,kld_measured,kld_error"
+#define INT8_ROW                                                                                   \
+    "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"      \
+    "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1"
+
 Test(sensitivity_file, broken_files_are_refused) {
-    static const char text[] =
-        "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"
-        "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
-        "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
-        "kld_measured,kld_error\n"
-        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"
-        "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1\n"
+    static const char text[] = COLUMNS
+        "\n" INT8_ROW "\n"
         "a.0.x,x,int4,0,00000000000000ff,00000000000000aa,64,32,1,512,150,16,16,0,3,3.5,2.5,1.5,"
         "0.1,0.2,7,0.9,0.02,0.98,0.75,,\n";
-    static const char of_another_method[] =
-        "tensor,kind,format,layer,model,text,tokens,window,search,model_bytes,bytes,n,k,"
-        "input_outliers,input_worst_channel,weight_kurtosis,input_kurtosis,input_outlier_ratio,weight_mse,"
-        "weight_nmse,weight_snr_db,weight_cosine,output_nmse,output_cosine,kld_estimated,"
-        "kld_measured,kld_error,method\n"
-        "a.0.x,x,int8,0,00000000000000ff,00000000000000aa,64,32,1,512,300,16,16,0,3,3.5,2.5,1.5,"
-        "0.1,0.2,7,0.9,0.01,0.99,,0.5,0.1,0\n";
+    static const char of_another_method[] = COLUMNS ",method\n" INT8_ROW ",0\n";
     struct error err = {0};
     struct sensitivity s;
     const char *path = temp_file("whole.csv", text, strlen(text));

@@ -92,7 +92,11 @@ static bool draw_loss(const struct csv *logs, const struct csv *snapshots, doubl
     }
     ends[0] = first.x[0], ends[1] = second.x[second.n - 1];
     struct chart_series series[] = {
-        {.kind = CHART_LINE, .name = "parts of stories (4 in 10 tokens)", .x = first.x, .y = first.y, .n = first.n},
+        {.kind = CHART_LINE,
+         .name = "parts of stories (4 in 10 tokens)",
+         .x = first.x,
+         .y = first.y,
+         .n = first.n},
         {.kind = CHART_LINE, .name = "whole stories", .x = second.x, .y = second.y, .n = second.n},
         {.kind = CHART_SCATTER, .name = "held-out stories", .x = held_x, .y = held_y, .n = held},
         {.kind = CHART_LINE, .name = "floor of held-out stories", .x = ends, .y = floors, .n = 2},

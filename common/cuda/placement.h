@@ -22,7 +22,7 @@ struct cuda_options {
 struct cuda_report {
     size_t layers;       // placed
     size_t bytes;        // uploaded: weights, in their layout there
-    size_t packed;       // matrices in the layout of kernels 6 to 10
+    size_t packed;       // matrices in the layout of kernels 6 to 11
     size_t as_they_are;  // matrices that kernels read as they lie in the file
     size_t to_float16;   // matrices in formats that no kernel reads, uploaded as float16
     const char *example; // the name of one such format, or NULL

@@ -69,8 +69,7 @@ static bool quantize(struct tensor *t, const char *format, size_t n, size_t k, s
 }
 
 static void read_tensor(const void *context, size_t row, size_t col, size_t count, float *out) {
-    const struct tensor *t = context;
-    t->format->dequantize(t->format, t->data, t->shape[0], t->shape[1], row, col, count, out);
+    quant_read(context, row, col, count, out);
 }
 
 static void read_tensor_ref(const void *context, size_t row, size_t col, size_t count, float *out) {
