@@ -8,7 +8,9 @@ enum {
     STEP = 32,     // columns of a tile
     K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
     PANEL = 256,   // rows a thread takes at a time: 128 KB of a block's weights
-    MIN_TOKENS = 8
+    MIN_TOKENS = 8,
+    ASKED_LINES = 4,         // of the next tokens' activations, with every step
+    CACHED_RESULTS = 1 << 18 // floats: the half of an L2 cache of 2 MB
 };
 
 #include "amx_begin.h"
@@ -23,12 +25,12 @@ double matmul_tiles_operations(size_t steps) {
     return kernels_level() >= LEVEL_AMX ? tile_operations(steps) : 0;
 }
 
-static void convert_strip(void *context, size_t strip) {
-    tile_x(context, strip);
+static void convert_tokens(void *context, size_t pair) {
+    tile_x(context, pair);
 }
 
 static void multiply_chunk(void *context, size_t chunk) {
-    const struct tile_call *call = context;
+    struct tile_call *call = context;
     const struct tile_job *job = call->jobs;
     for (; chunk >= panels_of(job); job++)
         chunk -= panels_of(job);
@@ -38,15 +40,15 @@ static void multiply_chunk(void *context, size_t chunk) {
 bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, size_t x_stride,
                   size_t m, size_t k) {
     struct tile_call call = {.jobs = jobs, .x = x, .x_stride = x_stride, .m = m, .k = k};
-    call.strips = (m + TILE - 1) / TILE;
+    call.pairs = (m + PAIR - 1) / PAIR;
     call.steps = (k + STEP - 1) / STEP;
-    call.tiles = scratch_get(SCRATCH_ACTIVATIONS, call.strips * call.steps * TILE_BYTES);
+    call.tiles = scratch_get(SCRATCH_ACTIVATIONS, call.pairs * call.steps * STEP_BYTES);
     size_t chunks = 0;
     for (size_t i = 0; i < n_jobs; i++)
         chunks += panels_of(&jobs[i]);
     if (!call.tiles)
         return false;
-    team_run(call.strips, convert_strip, &call);
+    team_run(call.pairs, convert_tokens, &call);
     team_run(chunks, multiply_chunk, &call);
     return !call.failed;
 }

@@ -3,11 +3,14 @@
 #if defined(__x86_64__)
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/team.h"
+#include "kernels/cpu/threads.h"
 
 enum {
-    K_BLOCK = 512, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
-    PANEL = 128,   // rows a thread takes at a time: 64 KB of a block's codes
-    MIN_TOKENS = 24
+    K_BLOCK = 1024, // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
+    PANEL = 256,    // rows a thread takes at a time: 256 KB of a block's codes
+    PANELS_MIN = 4, // for each thread, or panels get smaller
+    MIN_TOKENS = 24,
+    CACHED_RESULTS = 1 << 18 // floats: the half of an L2 cache of 2 MB
 };
 
 #include "amx_begin.h"
@@ -28,37 +31,49 @@ double weave_tiles_fed_operations(size_t steps) {
     return kernels_level() >= LEVEL_AMX ? fed_operations(steps) : 0;
 }
 
-static void convert_strip(void *context, size_t strip) {
-    tile_strip(context, strip);
+static void tile_chunk(void *context, size_t pair) {
+    tile_tokens(context, pair);
 }
 
-static size_t panels_of(const struct weave_job *job) {
-    return (job->w->n + PANEL - 1) / PANEL;
+static size_t panels_of(const struct tiles_call *call, const struct weave_job *job) {
+    return (job->w->n + call->panel - 1) / call->panel;
+}
+
+static size_t panels_of_all(const struct tiles_call *call, size_t n_jobs) {
+    size_t panels = 0;
+    for (size_t i = 0; i < n_jobs; i++)
+        panels += panels_of(call, &call->jobs[i]);
+    return panels;
 }
 
 static void multiply_chunk(void *context, size_t chunk) {
     struct tiles_call *call = context;
     const struct weave_job *job = call->jobs;
-    for (; chunk >= panels_of(job); job++)
-        chunk -= panels_of(job);
-    multiply_panel(call, job, chunk * PANEL);
+    for (; chunk >= panels_of(call, job); job++)
+        chunk -= panels_of(call, job);
+    size_t row = chunk * call->panel;
+    multiply_panel(call, job, row, min_size(call->panel, job->w->n - row));
 }
 
 bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x) {
     struct tiles_call call = {.jobs = jobs, .x = x};
-    call.strips = round_up((x->m + TILE - 1) / TILE, 2);
-    call.steps = x->q_stride / 64;
-    size_t tiles = call.strips * call.steps * TILE_BYTES, units = x->units * call.strips * TILE;
-    size_t chunks = 0;
-    for (size_t i = 0; i < n_jobs; i++)
-        chunks += panels_of(&jobs[i]);
-    call.tiles = scratch_get(SCRATCH_ACTIVATIONS, tiles + 2 * units * sizeof(float));
+    call.pairs = (x->m + PAIR - 1) / PAIR;
+    call.units = x->units;
+    call.steps = x->unit / 64;
+    size_t tiles = call.pairs * call.units * unit_bytes(&call),
+           scales = call.pairs * call.units * PAIR;
+    for (call.panel = PANEL; call.panel > PAIR;) { // so that the threads end together
+        if (panels_of_all(&call, n_jobs) >= PANELS_MIN * threads_max())
+            break;
+        call.panel /= 2;
+    }
+    call.tiles = scratch_get(SCRATCH_ACTIVATIONS, tiles + 2 * scales * sizeof(float));
     if (!call.tiles)
         return false;
     call.scales = (float *)(void *)(call.tiles + tiles);
-    call.sums = call.scales + units;
-    team_run(call.strips, convert_strip, &call);
-    team_run(chunks, multiply_chunk, &call);
+    call.sums = call.scales + scales;
+    team_run(call.pairs, tile_chunk, &call);
+    team_run(panels_of_all(&call, n_jobs), multiply_chunk, &call);
     return !call.failed;
 }
 

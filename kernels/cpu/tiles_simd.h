@@ -1,19 +1,30 @@
 // The parts of matmul_tiles.c that are written in vectors and tiles.
 //
-//     for each block of 256 columns:   unpack the panel's rows to tiles        (L2: 128 KB)
-//         for each 32 tokens:          their tiles of these columns            (L1: 16 KB)
-//             for each 32 rows:        4 tiles of sums += 8 steps of 4 products
+//     for each block of K_BLOCK columns:   unpack the panel's rows to tiles     (L2)
+//         for each 32 tokens:              their tiles of these columns         (L1)
+//             for each 32 rows:            4 tiles of sums += steps of 4 products
 //
-// Sums wait in the panel's memory between two blocks of columns.
+// Sums wait in the panel's memory between two blocks of columns. What a step reads lies in the
+// order it is read.
 #include "pairs_simd.h"
 #include "weave_unpack_simd.h"
+
+enum {
+    PAIR = 2 * TILE, // tokens, or rows, of two tiles
+    PAIR_SUMS = PAIR * PAIR,
+    PANEL_PAIRS = PANEL / PAIR,
+    BLOCK_STEPS = K_BLOCK / STEP,
+    STEP_BYTES = 2 * TILE_BYTES,
+    PANEL_WEIGHTS = PANEL_PAIRS * BLOCK_STEPS * STEP_BYTES,
+    SUM_LINES = 4 * PAIR_SUMS / 64 / BLOCK_STEPS // to ask for with every step
+};
 
 struct tile_call {
     const struct tile_job *jobs;
     const float *x;
     size_t x_stride, m, k;
-    size_t strips, steps; // 16 tokens each, 32 columns each
-    unsigned char *tiles; // activations: [strips][steps] tiles
+    size_t pairs, steps;  // 32 tokens each, 32 columns each
+    unsigned char *tiles; // activations: [pairs][steps][2] tiles
     bool failed;          // memory was short: set by any thread, never cleared
 };
 
@@ -21,21 +32,21 @@ static size_t panels_of(const struct tile_job *job) {
     return (job->n + PANEL - 1) / PANEL;
 }
 
-// Tiles of 16 tokens: row t holds 32 columns of token t.
-static void tile_x(const struct tile_call *call, size_t strip) {
-    unsigned char *out = call->tiles + strip * call->steps * TILE_BYTES;
-    for (size_t t = 0; t < TILE; t++) {
-        size_t token = strip * TILE + t;
+// Tiles of 16 tokens: row t holds 32 columns of token t. Those behind the last are zeros.
+static void tile_x(const struct tile_call *call, size_t pair) {
+    for (size_t t = 0; t < PAIR; t++) {
+        size_t token = pair * PAIR + t;
         const float *x = call->x + token * call->x_stride;
+        unsigned char *out = call->tiles + pair * call->steps * STEP_BYTES + t * 64;
         for (size_t s = 0; s < call->steps; s++) {
-            __m512i pair = _mm512_setzero_si512();
+            __m512i both = _mm512_setzero_si512();
             size_t c = s * STEP;
             if (token < call->m)
-                pair = round_pair(vec_load_part(x + c, call->k - c),
+                both = round_pair(vec_load_part(x + c, call->k - c),
                                   c + LANES < call->k
                                       ? vec_load_part(x + c + LANES, call->k - c - LANES)
                                       : (vec){0});
-            _mm512_store_si512(out + s * TILE_BYTES + t * 64, pair);
+            _mm512_store_si512(out + s * STEP_BYTES, both);
         }
     }
 }
@@ -63,7 +74,7 @@ INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t row, size
             __builtin_prefetch(p + ahead, 0, 2);
             r[i] = row + i < job->n ? load_halves(job->kind, p, k - col) : _mm512_setzero_si512();
         }
-        transpose_pairs(r, out + s * TILE_BYTES);
+        transpose_pairs(r, out + s * STEP_BYTES);
     }
 }
 
@@ -83,7 +94,7 @@ static void unpack_read(const struct tile_job *job, size_t k, size_t row, size_t
             __m512i r[16];
             for (size_t i = 0; i < TILE; i++)
                 r[i] = round_pair(vec_load(rows[i] + s * STEP), vec_load(rows[i] + s * STEP + 16));
-            transpose_pairs(r, out + (done + s) * TILE_BYTES);
+            transpose_pairs(r, out + (done + s) * STEP_BYTES);
         }
     }
 }
@@ -123,7 +134,8 @@ INLINE void unpack_woven_of(const int bits, const bool table, const struct weave
                                2);
             load_quads(bits, table, w, &rows, c / 16, quads);
             for (size_t q = 0; q < 4; q++)
-                unpack_quad(quads[q], scale, base, order, out + (c - col) / 2 * 64 + q * 128);
+                unpack_quad(quads[q], scale, base, order,
+                            out + (c - col) / STEP * STEP_BYTES + c % STEP / 2 * 64 + q * 128);
         }
     }
 }
@@ -156,102 +168,113 @@ static void unpack_panel(const struct tile_job *job, size_t k, size_t row, size_
                       row, col, steps, out);
 }
 
-// c[0 … 1][0 … 1] (sums of 32 tokens and 32 rows) += a bᵀ; a strip's tiles are a_stride apart, b's
-// of the next 16 rows b_stride, c's c_stride tokens and 1024 rows. Tiles are numbered by constants.
-static void multiply_32(float *c, size_t c_stride, const unsigned char *a, size_t a_stride,
-                        const unsigned char *b, size_t b_stride, size_t steps) {
-    _tile_loadd(0, c, 64);
-    _tile_loadd(1, c + 256, 64);
-    _tile_loadd(2, c + c_stride, 64);
-    _tile_loadd(3, c + c_stride + 256, 64);
-    for (size_t s = 0; s < steps; s++) {
-#pragma GCC unroll 16
-        for (int i = 0; i < TILE; i++) { // weights come from the L2 cache: two steps ahead
-            __builtin_prefetch(b + (s + 2) * TILE_BYTES + i * 64);
-            __builtin_prefetch(b + b_stride + (s + 2) * TILE_BYTES + i * 64);
-        }
-        _tile_loadd(4, a + s * TILE_BYTES, 64);
-        _tile_loadd(6, b + s * TILE_BYTES, 64);
-        _tile_loadd(7, b + b_stride + s * TILE_BYTES, 64);
+// Sums of 32 tokens and 32 rows, [2 tiles of tokens][2 of rows], += a bᵀ. Products wait for their
+// sums, so the next pair's, which follow, are asked for before; the next tokens' activations too,
+// which often come from the L3 cache. Weights stream from the L2 cache as fast as they are needed:
+// asking for them made it slower.
+static void multiply_pair(float *sums, const unsigned char *a, const unsigned char *b, size_t steps,
+                          const unsigned char *next_a) {
+    const unsigned char *next_sums = (const unsigned char *)(sums + PAIR_SUMS);
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 256, 64);
+    _tile_loadd(2, sums + 512, 64);
+    _tile_loadd(3, sums + 768, 64);
+    for (size_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < SUM_LINES; i++, next_sums += 64)
+            __builtin_prefetch(next_sums, 1);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < ASKED_LINES; i++, next_a += 64)
+            __builtin_prefetch(next_a, 0, 2);
+        _tile_loadd(4, a, 64);
+        _tile_loadd(6, b, 64);
+        _tile_loadd(7, b + TILE_BYTES, 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + a_stride + s * TILE_BYTES, 64);
+        _tile_loadd(5, a + TILE_BYTES, 64);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, c, 64);
-    _tile_stored(1, c + 256, 64);
-    _tile_stored(2, c + c_stride, 64);
-    _tile_stored(3, c + c_stride + 256, 64);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
 }
 
 // The last 16 tokens.
-static void multiply_16(float *c, const unsigned char *a, const unsigned char *b, size_t b_stride,
-                        size_t steps) {
-    _tile_loadd(0, c, 64);
-    _tile_loadd(1, c + 256, 64);
-    for (size_t s = 0; s < steps; s++) {
-        _tile_loadd(4, a + s * TILE_BYTES, 64);
-        _tile_loadd(6, b + s * TILE_BYTES, 64);
-        _tile_loadd(7, b + b_stride + s * TILE_BYTES, 64);
+static void multiply_half(float *sums, const unsigned char *a, const unsigned char *b,
+                          size_t steps) {
+    _tile_loadd(0, sums, 64);
+    _tile_loadd(1, sums + 256, 64);
+    for (size_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
+        _tile_loadd(4, a, 64);
+        _tile_loadd(6, b, 64);
+        _tile_loadd(7, b + TILE_BYTES, 64);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
     }
-    _tile_stored(0, c, 64);
-    _tile_stored(1, c + 256, 64);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
 }
 
-// y of two strips and two tiles of rows, from tiles of sums [strips][PANEL / 16], as soon as they
-// are complete: 64 cache lines, written while the next tiles multiply.
-static void store_32(const struct tile_call *call, const struct tile_job *job, size_t row,
-                     size_t strip, const float *sums) {
-    size_t first = strip * TILE, m = min_size(2 * TILE, call->m - first);
-    for (size_t t = 0; t < m; t++)
-        for (size_t at = row; at < min_size(row + 2 * TILE, job->n); at += TILE) {
-            size_t tile = t / TILE * (PANEL / TILE) + (at - row) / TILE;
-            vec v = vec_load(sums + (tile * TILE + t % TILE) * TILE);
+// The results of 32 tokens and 32 rows leave as soon as they are complete: 64 cache lines, written
+// while the next tiles multiply; around the cache, where they are whole and too many for it.
+static void store_pair(const struct tile_call *call, const struct tile_job *job, size_t row,
+                       size_t pair, const float *sums) {
+    const size_t first = pair * PAIR;
+    float *y = job->y + first * job->y_stride;
+    const bool around = call->m * job->n > CACHED_RESULTS && row + PAIR <= job->n &&
+                        (uintptr_t)(y + row) % 64 == 0 && job->y_stride % TILE == 0;
+    for (size_t t = 0; t < min_size(PAIR, call->m - first); t++, y += job->y_stride)
+        for (size_t j = 0, at = row; j < 2 && at < job->n; j++, at += TILE) {
+            vec v = vec_load(sums + ((t / TILE * 2 + j) * TILE + t % TILE) * TILE);
             if (job->bias)
                 v += vec_load_part(job->bias + at, job->n - at);
-            vec_store_part(job->y + (first + t) * job->y_stride + at, v, job->n - at);
+            if (around)
+                _mm512_stream_ps(y + at, v);
+            else
+                vec_store_part(y + at, v, job->n - at);
         }
 }
 
-static void multiply_panel(const struct tile_call *cc, const struct tile_job *job, size_t row) {
-    const struct tile_call *call = cc;
-    enum { BLOCK_STEPS = K_BLOCK / STEP, TILES = PANEL / TILE, SUMS = TILE * TILE };
-    size_t weights = TILES * BLOCK_STEPS * TILE_BYTES;
-    size_t sum_floats = call->strips * TILES * SUMS, b_stride = BLOCK_STEPS * TILE_BYTES;
-    unsigned char *panel = scratch_get(SCRATCH_PANEL, weights + sum_floats * sizeof(float));
+static void multiply_panel(struct tile_call *call, const struct tile_job *job, size_t row) {
+    const size_t sum_floats = call->pairs * PANEL_PAIRS * PAIR_SUMS;
+    unsigned char *panel = scratch_get(SCRATCH_PANEL, PANEL_WEIGHTS + sum_floats * sizeof(float));
     if (!panel) {
-        __atomic_store_n(&((struct tile_call *)(uintptr_t)cc)->failed, true, __ATOMIC_RELAXED);
+        __atomic_store_n(&call->failed, true, __ATOMIC_RELAXED);
         return;
     }
-    float *sums = (float *)(void *)(panel + weights);
+    float *sums = (float *)(void *)(panel + PANEL_WEIGHTS);
     memset(sums, 0, sum_floats * sizeof *sums);
-    size_t tiles = round_up((min_size(PANEL, job->n - row) + TILE - 1) / TILE, 2);
+    const size_t pairs = (min_size(PANEL, job->n - row) + PAIR - 1) / PAIR;
     configure_tiles();
     for (size_t s = 0; s < call->steps; s += BLOCK_STEPS) {
-        size_t steps = min_size(BLOCK_STEPS, call->steps - s);
-        for (size_t j = 0; j < tiles; j++) {
+        const size_t steps = min_size(BLOCK_STEPS, call->steps - s);
+        for (size_t j = 0; j < 2 * pairs; j++) {
+            unsigned char *out = panel + j / 2 * BLOCK_STEPS * STEP_BYTES + j % 2 * TILE_BYTES;
             if (row + j * TILE < job->n)
-                unpack_panel(job, call->k, row + j * TILE, s * STEP, steps, panel + j * b_stride);
+                unpack_panel(job, call->k, row + j * TILE, s * STEP, steps, out);
             else
-                memset(panel + j * b_stride, 0, b_stride);
+                for (size_t i = 0; i < steps; i++)
+                    memset(out + i * STEP_BYTES, 0, TILE_BYTES);
         }
-        for (size_t t = 0; t < call->strips; t += 2)
-            for (size_t j = 0; j < tiles; j += 2) {
-                const unsigned char *a = call->tiles + (t * call->steps + s) * TILE_BYTES;
-                float *c = sums + (t * TILES + j) * SUMS;
-                if (t + 1 < call->strips)
-                    multiply_32(c, TILES * SUMS, a, call->steps * TILE_BYTES, panel + j * b_stride,
-                                b_stride, steps);
+        for (size_t t = 0; t < call->pairs; t++)
+            for (size_t j = 0; j < pairs; j++) {
+                const unsigned char *a = call->tiles + (t * call->steps + s) * STEP_BYTES;
+                const unsigned char *next_a =
+                    a + call->steps * STEP_BYTES + j * steps * ASKED_LINES * 64;
+                const unsigned char *b = panel + j * BLOCK_STEPS * STEP_BYTES;
+                float *c = sums + (t * PANEL_PAIRS + j) * PAIR_SUMS;
+                if (call->m - t * PAIR > TILE)
+                    multiply_pair(c, a, b, steps, next_a);
                 else
-                    multiply_16(c, a, panel + j * b_stride, b_stride, steps);
+                    multiply_half(c, a, b, steps);
                 if (s + steps == call->steps)
-                    store_32(call, job, row + j * TILE, t, c);
+                    store_pair(call, job, row + j * PAIR, t, c);
             }
     }
     _tile_release();
+    _mm_sfence(); // what went around the cache is there before others are told
 }
 
 static double tile_operations(size_t steps) {

@@ -186,7 +186,8 @@ INLINE void weave_tile(const int R, const int M, const struct weave *w,
         }                                                                                          \
         weave_tile(R, M, w, rows, x, token, sums);                                                 \
         for (size_t r = 0; r < R; r++)                                                             \
-            store_rows(w, &rows[r], row + r * LANES, M, sums[r], y, y_stride, bias);               \
+            store_rows(w, &rows[r], row + r * LANES, M, sums[r], y + row + r * LANES, y_stride,    \
+                       bias);                                                                      \
     }
 
 WEAVE_TILE(4, 1)

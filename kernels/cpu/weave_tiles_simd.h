@@ -5,37 +5,52 @@
 //             for each 32 rows:            unit by unit: 4 tiles of int32 sums,
 //                                          times scales, added to float32 sums (L2)
 //
-// Tiles and vectors work at the same time: the products of a unit are started before the sums of
-// the unit before it are multiplied by their scales.
+// Tiles and vectors work at the same time: while a unit is multiplied, the sums of the unit before
+// it are multiplied by their scales. What a unit reads lies in the order it is read, so that few
+// registers point at it: a pointer fetched from memory would wait for stores that only look as if
+// they overlapped it (their addresses agree in the last 12 bits).
 #include "weave_unpack_simd.h"
+
+enum {
+    PAIR = 2 * TILE, // tokens, or rows, of two tiles
+    PAIR_SUMS = PAIR * PAIR,
+    PANEL_PAIRS = PANEL / PAIR,
+    PANEL_CODES = PANEL * K_BLOCK,
+    BLOCK_STEPS = K_BLOCK / 64 // tiles of columns; a unit has one of them or two
+};
 
 struct tiles_call {
     const struct weave_job *jobs;
     const struct weave_x *x;
-    size_t strips, steps; // 16 tokens each, an even number; 64 columns each
-    int8_t *tiles;        // activations: [strips][steps] tiles
-    float *scales, *sums; // [units][strips * 16]: of the activations, and sums of their codes
-    bool failed;          // memory was short: set by any thread, never cleared
+    size_t panel;               // rows that a thread takes at a time
+    size_t pairs, units, steps; // 32 tokens each; of columns; tiles in a unit
+    int8_t *tiles;              // activations: [pairs][units][steps][2] tiles
+    float *scales, *sums;       // [pairs][units][32]: of the activations, and sums of their codes
+    bool failed;                // memory was short: set by any thread, never cleared
 };
 
-enum { PANEL_TILES = PANEL / TILE, TILE_SUMS = TILE * TILE };
+static size_t unit_bytes(const struct tiles_call *call) {
+    return call->steps * 2 * TILE_BYTES;
+}
 
-// One strip's activations: codes to tiles, what belongs to a unit side by side. Tokens behind the
-// last are zeros.
-static void tile_strip(const struct tiles_call *call, size_t strip) {
+// One pair's activations: codes to tiles, and what belongs to a unit side by side. Tokens and
+// columns behind the last are zeros.
+static void tile_tokens(const struct tiles_call *call, size_t pair) {
     const struct weave_x *x = call->x;
-    for (size_t t = 0; t < TILE; t++) {
-        size_t token = strip * TILE + t;
+    const size_t columns = x->q_stride / 64, steps = call->units * call->steps;
+    for (size_t t = 0; t < PAIR; t++) {
+        size_t token = pair * PAIR + t;
         bool real = token < x->m;
-        int8_t *out = call->tiles + strip * call->steps * TILE_BYTES + t * 64;
-        for (size_t s = 0; s < call->steps; s++) {
-            if (real)
-                memcpy(out + s * TILE_BYTES, x->q + token * x->q_stride + s * 64, 64);
+        int8_t *out = call->tiles + pair * call->units * unit_bytes(call) + t / TILE * TILE_BYTES +
+                      t % TILE * 64;
+        for (size_t s = 0; s < steps; s++) {
+            if (real && s < columns)
+                memcpy(out + s * 2 * TILE_BYTES, x->q + token * x->q_stride + s * 64, 64);
             else
-                memset(out + s * TILE_BYTES, 0, 64);
+                memset(out + s * 2 * TILE_BYTES, 0, 64);
         }
         for (size_t u = 0; u < x->units; u++) {
-            size_t at = u * call->strips * TILE + token;
+            size_t at = (pair * call->units + u) * PAIR + t;
             call->scales[at] = real ? x->scale[token * x->units + u] : 0.0f;
             call->sums[at] = real ? (float)x->sum[token * x->units + u] : 0.0f;
         }
@@ -50,12 +65,13 @@ INLINE void unpack_codes_of(const int bits, const bool table, const struct weave
         ivec quads[4];
         load_quads(bits, table, w, rows, (col + c) / 16, quads);
         for (size_t q = 0; q < 4; q++)
-            _mm512_store_si512(out + c * 16 + q * 64,
+            _mm512_store_si512(out + c / 64 * 2 * TILE_BYTES + c % 64 * 16 + q * 64,
                                _mm512_sub_epi8((__m512i)quads[q], (__m512i)zero));
     }
 }
 
-// Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them.
+// Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them: every
+// other tile from `out` on.
 static void unpack_codes(const struct weave *w, const struct row_vector *rows, size_t col,
                          size_t columns, int8_t *out) {
     if (w->kind.table)
@@ -70,135 +86,185 @@ static void unpack_codes(const struct weave *w, const struct row_vector *rows, s
         unpack_codes_of(8, false, w, rows, col, columns, out);
 }
 
-// 32 tokens times 32 rows, `steps` tiles of columns: tiles 0 to 3 are the sums.
-INLINE void multiply_unit(const int8_t *a, size_t a_stride, const int8_t *b, size_t b_stride,
-                          size_t steps) {
+// What a thread works on: some rows and a block of their columns.
+struct panel {
+    int8_t *codes;                                // [pairs][units][steps][2] tiles
+    float scales[PANEL_PAIRS][BLOCK_STEPS][PAIR]; // of the rows' units
+    float zeros[PANEL_PAIRS][BLOCK_STEPS][PAIR];  // codes that stand for 0 there
+};
+
+// Columns [col, end) of the rows of tile j, whose block of sixteen is `rows`. The codes behind the
+// last column are multiplied by zeros: any will do.
+static void unpack_tile(struct panel *panel, const struct weave *w, const struct row_vector *rows,
+                        size_t j, size_t col, size_t end) {
+    const struct k4_scales none = {0};
+    const size_t pair = j / 2, half = j % 2, first = col / w->unit;
+    unpack_codes(w, rows, col, end - col,
+                 panel->codes + (pair * BLOCK_STEPS * 2 + half) * TILE_BYTES);
+    for (size_t u = first; u * w->unit < end; u++) {
+        const bool grouped = w->kind.scale == WEAVE_SCALE_F16;
+        vec_store(panel->scales[pair][u - first] + half * TILE,
+                  grouped ? unit_scales(WEAVE_SCALE_F16, w, rows, u, &none) : vec_set(1.0f));
+        if (w->kind.zero == WEAVE_ZERO_GROUP)
+            vec_store(panel->zeros[pair][u - first] + half * TILE,
+                      unit_zeros(w->kind.bits, w, rows, u));
+    }
+}
+
+// What 32 tokens and 32 rows need: a block's columns, a unit behind the other.
+struct piece {
+    const int8_t *a, *b;
+    const float *x_scale, *x_sum; // [units][32] of the tokens
+    const float *scale, *zero;    // [units][32] of the rows
+    float *sums;                  // [2 tiles of tokens][2 of rows]
+};
+
+// A unit's products, in tiles 0 to 3.
+INLINE void multiply_unit(const size_t steps, struct piece *p) {
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    for (size_t s = 0; s < steps; s++) {
-        _tile_loadd(4, a + s * TILE_BYTES, 64);
-        _tile_loadd(6, b + s * TILE_BYTES, 64);
-        _tile_loadd(7, b + b_stride + s * TILE_BYTES, 64);
+#pragma GCC unroll 2
+    for (size_t s = 0; s < steps; s++, p->a += 2 * TILE_BYTES, p->b += 2 * TILE_BYTES) {
+        _tile_loadd(4, p->a, 64);
+        _tile_loadd(6, p->b, 64);
+        _tile_loadd(7, p->b + TILE_BYTES, 64);
         _tile_dpbssd(0, 4, 6);
         _tile_dpbssd(1, 4, 7);
-        _tile_loadd(5, a + a_stride + s * TILE_BYTES, 64);
+        _tile_loadd(5, p->a + TILE_BYTES, 64);
         _tile_dpbssd(2, 5, 6);
         _tile_dpbssd(3, 5, 7);
     }
 }
 
-INLINE void store_products(int32_t *to) {
-    _tile_stored(0, to, 64);
-    _tile_stored(1, to + TILE_SUMS, 64);
-    _tile_stored(2, to + 2 * TILE_SUMS, 64);
-    _tile_stored(3, to + 3 * TILE_SUMS, 64);
-}
-
-// y += scales of both sides * products, for the tokens of two strips and the rows of two tiles.
-INLINE void add_unit(const enum weave_scale scales, const enum weave_zero zeros,
-                     const struct tiles_call *call, const struct weave *w,
-                     const struct row_vector rows[2], size_t unit, size_t strip,
-                     const int32_t *products, float *y) {
-    const float *x_scale = call->scales + (unit * call->strips + strip) * TILE;
-    const float *x_sum = call->sums + (unit * call->strips + strip) * TILE;
-    const struct k4_scales none = {0};
-    for (size_t j = 0; j < 2; j++) {
-        vec scale = unit_scales(scales, w, &rows[j], unit, &none);
-        vec code_of_0 =
-            zeros == WEAVE_ZERO_GROUP ? unit_zeros(w->kind.bits, w, &rows[j], unit) : (vec){0};
-        for (size_t i = 0; i < 2; i++)
-#pragma GCC unroll 4
-            for (size_t t = 0; t < TILE; t++) {
-                ivec sum;
-                memcpy(&sum, products + ((i * 2 + j) * TILE + t) * TILE, sizeof sum);
-                float *to = y + (i * PANEL_TILES + j) * TILE_SUMS + t * TILE;
-                vec f = __builtin_convertvector(sum, vec), before = vec_load(to);
-                if (zeros == WEAVE_ZERO_GROUP)
-                    f -= code_of_0 * x_sum[i * TILE + t];
-                before += scale * x_scale[i * TILE + t] * f;
-                vec_store(to, before);
-            }
+// sums += scales of both sides * products, for tile i of the tokens and j of the rows. Meanwhile a
+// tile of the next unit's codes is asked for, a line with every token.
+INLINE void add_tile(const enum weave_zero zeros, const struct piece *p, const int32_t *products,
+                     const size_t i, const size_t j) {
+    const size_t at = (2 * i + j) * TILE * TILE;
+    const vec scale = vec_load(p->scale + j * TILE);
+    const vec code_of_0 = zeros == WEAVE_ZERO_GROUP ? vec_load(p->zero + j * TILE) : (vec){0};
+#pragma GCC unroll 16
+    for (size_t t = 0; t < TILE; t++) {
+        ivec sum;
+        memcpy(&sum, products + at + t * TILE, sizeof sum);
+        vec f = __builtin_convertvector(sum, vec), before = vec_load(p->sums + at + t * TILE);
+        if (zeros == WEAVE_ZERO_GROUP)
+            f -= code_of_0 * p->x_sum[i * TILE + t];
+        before += scale * p->x_scale[i * TILE + t] * f;
+        vec_store(p->sums + at + t * TILE, before);
+        __builtin_prefetch(p->b + (2 * i + j) * TILE_BYTES + t * 64);
     }
 }
 
-INLINE void multiply_32_of(const enum weave_scale scales, const enum weave_zero zeros,
-                           const struct tiles_call *call, const struct weave *w,
-                           const struct row_vector rows[2], size_t strip, size_t col, size_t end,
-                           const int8_t *b, size_t b_stride, float *y) {
-    int32_t products[2][4 * TILE_SUMS] __attribute__((aligned(64)));
-    const size_t a_stride = call->steps * TILE_BYTES, steps = w->unit / 64;
-    const int8_t *a = call->tiles + strip * a_stride + col * TILE;
-    size_t first = col / w->unit, last = (end - 1) / w->unit, unit = first;
-    for (; unit <= last; unit++) {
-        size_t at = unit * w->unit - col, left = (end - col - at) / 64;
-        multiply_unit(a + at * TILE, a_stride, b + at * TILE, b_stride, min_size(steps, left));
-        if (unit > first)
-            add_unit(scales, zeros, call, w, rows, unit - 1, strip, products[(unit - 1) % 2], y);
-        store_products(products[unit % 2]);
+// sums += a bᵀ, scaled. A unit's four tiles leave between the four parts of the addition before:
+// the next unit's products wait for them, but vectors of floats, which wait for the products (they
+// share a port), need not wait for this.
+INLINE void multiply_pair_of(const enum weave_zero zeros, const size_t steps, size_t units,
+                             struct piece p) {
+    int32_t products[PAIR_SUMS] __attribute__((aligned(64)));
+    multiply_unit(steps, &p);
+    _tile_stored(0, products, 64);
+    _tile_stored(1, products + 256, 64);
+    _tile_stored(2, products + 512, 64);
+    _tile_stored(3, products + 768, 64);
+    for (size_t u = 1; u < units; u++) {
+        multiply_unit(steps, &p);
+        add_tile(zeros, &p, products, 0, 0);
+        _tile_stored(0, products, 64);
+        add_tile(zeros, &p, products, 0, 1);
+        _tile_stored(1, products + 256, 64);
+        add_tile(zeros, &p, products, 1, 0);
+        _tile_stored(2, products + 512, 64);
+        add_tile(zeros, &p, products, 1, 1);
+        _tile_stored(3, products + 768, 64);
+        p.x_scale += PAIR;
+        p.x_sum += PAIR;
+        p.scale += PAIR;
+        p.zero += PAIR;
     }
-    add_unit(scales, zeros, call, w, rows, last, strip, products[last % 2], y);
+    add_tile(zeros, &p, products, 0, 0);
+    add_tile(zeros, &p, products, 0, 1);
+    add_tile(zeros, &p, products, 1, 0);
+    add_tile(zeros, &p, products, 1, 1);
 }
 
-static void multiply_32(const struct tiles_call *call, const struct weave *w,
-                        const struct row_vector rows[2], size_t strip, size_t col, size_t end,
-                        const int8_t *b, size_t b_stride, float *y) {
-#define MULTIPLY_IF(s, z)                                                                          \
-    if (w->kind.scale == s && w->kind.zero == z)                                                   \
-    multiply_32_of(s, z, call, w, rows, strip, col, end, b, b_stride, y)
-    MULTIPLY_IF(WEAVE_SCALE_F16, WEAVE_ZERO_ALL);
-    MULTIPLY_IF(WEAVE_SCALE_F16, WEAVE_ZERO_GROUP);
-    MULTIPLY_IF(WEAVE_SCALE_ROW, WEAVE_ZERO_ALL);
-    MULTIPLY_IF(WEAVE_SCALE_ROW, WEAVE_ZERO_GROUP);
-#undef MULTIPLY_IF
+static void multiply_pair(const enum weave_zero zeros, size_t steps, size_t units,
+                          const struct piece *p) {
+    if (steps == 2 && zeros == WEAVE_ZERO_ALL)
+        multiply_pair_of(WEAVE_ZERO_ALL, 2, units, *p);
+    else if (steps == 2)
+        multiply_pair_of(WEAVE_ZERO_GROUP, 2, units, *p);
+    else if (zeros == WEAVE_ZERO_ALL)
+        multiply_pair_of(WEAVE_ZERO_ALL, 1, units, *p);
+    else
+        multiply_pair_of(WEAVE_ZERO_GROUP, 1, units, *p);
 }
 
-// The results of two strips and two tiles leave as soon as they are complete: 64 cache lines,
-// written while the next tiles multiply. A panel's results at once would wait for memory (a fifth
-// of the time).
-static void store_32(const struct tiles_call *call, const struct weave_job *job,
-                     const struct row_vector rows[2], size_t row, size_t strip, const float *sums) {
-    size_t first = strip * TILE, m = min_size(2 * TILE, call->x->m - first);
-    for (size_t t = 0; t < m; t++)
+// The results of 32 tokens and 32 rows leave as soon as they are complete: 64 cache lines. Where
+// they are too many for the cache they go around it (if the lines are whole): memory need not be
+// read first, and they take 0.2 instead of 1 ms of the 4 that 512 tokens take with 2048 x 2048.
+static void store_pair(const struct weave_job *job, size_t m, const struct row_vector rows[2],
+                       size_t row, size_t pair, const float *sums) {
+    const size_t first = pair * PAIR, n = job->w->n;
+    float *y = job->y + first * job->y_stride + row;
+    const bool around = m * n > CACHED_RESULTS && row + PAIR <= n && (uintptr_t)y % 64 == 0 &&
+                        job->y_stride % TILE == 0;
+    for (size_t t = 0; t < min_size(PAIR, m - first); t++, y += job->y_stride)
         for (size_t j = 0; j < 2; j++) {
-            vec v = vec_load(sums + (t / TILE * PANEL_TILES + j) * TILE_SUMS + t % TILE * TILE);
-            store_rows(job->w, &rows[j], row + j * TILE, 1, &v,
-                       job->y + (first + t) * job->y_stride, job->y_stride, job->bias);
+            vec v = vec_load(sums + ((t / TILE * 2 + j) * TILE + t % TILE) * TILE);
+            if (around)
+                _mm512_stream_ps(y + j * TILE,
+                                 row_results(job->w, &rows[j], row + j * TILE, v, job->bias));
+            else
+                store_rows(job->w, &rows[j], row + j * TILE, 1, &v, y + j * TILE, 0, job->bias);
         }
 }
 
-// Rows [row, row + PANEL) of a job, all tokens.
-static void multiply_panel(struct tiles_call *call, const struct weave_job *job, size_t row) {
+// Rows [row, row + n) of a job, at most PANEL; all tokens.
+static void multiply_panel(struct tiles_call *call, const struct weave_job *job, size_t row,
+                           size_t n) {
     const struct weave *w = job->w;
-    const size_t b_stride = K_BLOCK * TILE, y_floats = call->strips * PANEL_TILES * TILE_SUMS;
-    int8_t *panel = scratch_get(SCRATCH_PANEL, PANEL_TILES * b_stride + y_floats * sizeof(float));
-    if (!panel) {
+    const size_t y_floats = call->pairs * PANEL_PAIRS * PAIR_SUMS;
+    struct panel panel;
+    panel.codes = scratch_get(SCRATCH_PANEL, PANEL_CODES + y_floats * sizeof(float));
+    if (!panel.codes) {
         __atomic_store_n(&call->failed, true, __ATOMIC_RELAXED);
         return;
     }
-    float *y = (float *)(void *)(panel + PANEL_TILES * b_stride);
+    float *y = (float *)(void *)(panel.codes + PANEL_CODES);
     memset(y, 0, y_floats * sizeof *y);
-    size_t tiles = (min_size(PANEL, w->n - row) + TILE - 1) / TILE;
-    struct row_vector rows[PANEL_TILES] = {{0}};
+    size_t tiles = (n + TILE - 1) / TILE;
+    struct row_vector rows[2 * PANEL_PAIRS] = {{0}};
     // An odd last tile has a partner, whose sums are dropped.
-    for (size_t j = 0; j < PANEL_TILES; j++)
+    for (size_t j = 0; j < 2 * PANEL_PAIRS; j++)
         rows[j].block = w->data + (row / TILE + min_size(j, tiles - 1)) * w->block_bytes;
     configure_tiles();
     for (size_t col = 0; col < w->k_padded; col += K_BLOCK) {
-        size_t end = min_size(col + K_BLOCK, w->k_padded);
+        size_t end = min_size(col + K_BLOCK, w->k_padded), first = col / w->unit;
+        size_t units = (end - col + w->unit - 1) / w->unit;
         for (size_t j = 0; j < round_up(tiles, 2); j++)
-            unpack_codes(w, &rows[j], col, end - col, panel + j * b_stride);
-        for (size_t strip = 0; strip < call->strips; strip += 2)
+            unpack_tile(&panel, w, &rows[j], j, col, end);
+        for (size_t pair = 0; pair < call->pairs; pair++)
             for (size_t j = 0; j < tiles; j += 2) {
-                float *sums = y + (strip * PANEL_TILES + j) * TILE_SUMS;
-                multiply_32(call, w, rows + j, strip, col, end, panel + j * b_stride, b_stride,
-                            sums);
+                size_t at = pair * call->units + first, pieces = j / 2;
+                float *sums = y + (pair * PANEL_PAIRS + pieces) * PAIR_SUMS;
+                const struct piece piece = {.a = call->tiles + at * unit_bytes(call),
+                                            .b =
+                                                panel.codes + pieces * BLOCK_STEPS * 2 * TILE_BYTES,
+                                            .x_scale = call->scales + at * PAIR,
+                                            .x_sum = call->sums + at * PAIR,
+                                            .scale = panel.scales[pieces][0],
+                                            .zero = panel.zeros[pieces][0],
+                                            .sums = sums};
+                multiply_pair(w->kind.zero, call->steps, units, &piece);
                 if (end == w->k_padded)
-                    store_32(call, job, rows + j, row + j * TILE, strip, sums);
+                    store_pair(job, call->x->m, rows + j, row + j * TILE, pair, sums);
             }
     }
     _tile_release();
+    _mm_sfence(); // what went around the cache is there before others are told
 }
 
 static double tile_operations(size_t steps) {
@@ -220,12 +286,12 @@ static double tile_operations(size_t steps) {
 }
 
 static double fed_operations(size_t steps) {
-    enum { STRIP = 8 }; // tiles of a strip: 32 KB in all
-    static const int8_t tiles[4 * STRIP * TILE_BYTES] __attribute__((aligned(64)));
+    static const int8_t tiles[8 * TILE_BYTES] __attribute__((aligned(64)));
     configure_tiles();
-    for (size_t s = 0; s < steps; s += STRIP)
-        multiply_unit(tiles, STRIP * TILE_BYTES, tiles + 2 * STRIP * TILE_BYTES, STRIP * TILE_BYTES,
-                      STRIP);
+    for (size_t s = 0; s < steps; s += 2) {
+        struct piece p = {.a = tiles, .b = tiles + 4 * TILE_BYTES};
+        multiply_unit(2, &p);
+    }
     _tile_release();
     return 4 * 2.0 * TILE * TILE * 64 * (double)steps;
 }
