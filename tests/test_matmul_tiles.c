@@ -137,3 +137,31 @@ Test(matmul_tiles, bits_do_not_depend_on_threads_or_batch) {
     free(rows);
     release(w), release(x), release(want), release(got);
 }
+
+Test(matmul_tiles, results_around_the_cache_are_the_same) {
+    enum { M = 470, LONG = 610, STRIDE = 624, K = 96 };
+    if (!has_tiles())
+        cr_skip_test("this CPU has no AMX");
+    struct random r = {5};
+    float *w = outliers(&r, LONG, K), *x = outliers(&r, M, K), *bias = outliers(&r, 1, LONG);
+    float *all = aligned_alloc(64, M * STRIDE * sizeof *all), *few = poisoned(30 * LONG);
+    uint16_t *rows = malloc(LONG * K * sizeof *rows);
+    dtype_from_f32(DTYPE_BF16, w, LONG * K, rows);
+    memset(all, 0xff, M * STRIDE * sizeof *all);
+    struct tile_job job = {
+        .kind = TILE_BF16, .n = LONG, .rows16 = rows, .bias = bias, .y = all, .y_stride = STRIDE};
+    cr_assert(matmul_tiles(&job, 1, x, K, M, K));
+    job.y = few;
+    job.y_stride = LONG;
+    for (size_t t = 0; t < M; t += 30) {
+        size_t m = M - t < 30 ? M - t : 30;
+        cr_assert(matmul_tiles(&job, 1, x + t * K, K, m, K));
+        for (size_t j = 0; j < m; j++) {
+            const float *row = all + (t + j) * STRIDE;
+            cr_assert_arr_eq(row, few + j * LONG, LONG * sizeof *row, "token %zu", t + j);
+            cr_assert(isnan(row[LONG]), "wrote between rows");
+        }
+    }
+    free(rows), free(all);
+    release(w), release(x), release(bias), release(few);
+}

@@ -181,6 +181,41 @@ Test(matmul_weave, tiles_give_the_bits_of_vnni) {
     cr_assert_gt(used, 150);
 }
 
+// Results that are more than the cache takes go around it: the same bits, with rows and a bias that
+// end in the middle of a line, too.
+Test(matmul_weave, results_around_the_cache_are_the_same) {
+    enum { M = 470, K = 192, LONG = 610, STRIDE = 624 };
+    if (kernels_level() < LEVEL_AMX)
+        cr_skip_test("skipped: no AMX here");
+    for (size_t i = 0; i < WEAVE_KINDS; i++) {
+        struct random r = {i};
+        struct weave w;
+        struct error err = {0};
+        struct weave_x q = {0};
+        if (!random_weave(&r, &w, &weave_kinds[i], LONG, K) || !weave_tiles_wanted(&w, M))
+            continue;
+        float *x = outliers(&r, M, K), *bias = outliers(&r, 1, LONG);
+        float *all = aligned_alloc(64, M * STRIDE * sizeof *all), *few = poisoned(30 * LONG);
+        cr_assert(all && weave_x_make(&q, &w, x, K, M, &err));
+        memset(all, 0xff, M * STRIDE * sizeof *all);
+        matmul_weave(&(struct weave_job){&w, all, STRIDE, bias}, 1, &q);
+        for (size_t t = 0; t < M; t += 30) {
+            size_t m = M - t < 30 ? M - t : 30;
+            cr_assert(weave_x_make(&q, &w, x + t * K, K, m, &err));
+            matmul_weave(&(struct weave_job){&w, few, LONG, bias}, 1, &q);
+            for (size_t j = 0; j < m; j++) {
+                const float *row = all + (t + j) * STRIDE;
+                cr_assert_arr_eq(row, few + j * LONG, LONG * sizeof *row, "kind %zu token %zu", i,
+                                 t + j);
+                cr_assert(isnan(row[LONG]), "wrote between rows");
+            }
+        }
+        weave_x_free(&q);
+        free(w.data), free(all);
+        release(x), release(bias), release(few);
+    }
+}
+
 // Rounding the activations to int8 costs less than 1 % of |x| |w|.
 Test(matmul_weave, is_near_the_product_with_the_activations_themselves) {
     enum { M = 3, N = 40, K = 2048 };
