@@ -144,14 +144,14 @@ Test(matmul_weave, bits_do_not_depend_on_threads_or_batch) {
 // Many tokens go through AMX tiles where there are some: with the bits of AVX-512 VNNI, in every
 // remainder of rows, columns and tokens, for any number of threads.
 Test(matmul_weave, tiles_give_the_bits_of_vnni) {
-    const size_t ms[] = {24, 31, 32, 33, 50}, ns[] = {1, 16, 33, 128, 300};
+    const size_t ms[] = {5, 12, 16, 17, 24, 32, 33, 50}, ns[] = {1, 16, 33, 128, 300};
     const size_t ks[] = {64, 192, 448, 512, 576, 1280};
     int used = 0;
     if (kernels_level() < LEVEL_AMX)
         cr_skip_test("skipped: no AMX here");
     for (size_t i = 0; i < WEAVE_KINDS; i++)
-        for (size_t s = 0; s < 30; s++) {
-            size_t m = ms[s % 5], n = ns[s / 5 % 5], k = ks[s % 6];
+        for (size_t s = 0; s < 40; s++) {
+            size_t m = ms[s % 8], n = ns[s % 5], k = ks[s % 6];
             struct random r = {i * 100 + s};
             struct weave w;
             struct error err = {0};
@@ -165,7 +165,7 @@ Test(matmul_weave, tiles_give_the_bits_of_vnni) {
             kernels_level_force(LEVEL_VNNI);
             matmul_weave(&job, 1, &q);
             kernels_level_force(LEVEL_AMX);
-            used += weave_tiles_wanted(&w, m);
+            used += weave_tiles_wanted(&w, m) || weave_few_wanted(&w, m);
             job.y = got;
             for (int threads = 1; threads <= 3; threads++) {
                 omp_set_num_threads(threads);

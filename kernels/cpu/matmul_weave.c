@@ -58,7 +58,10 @@ static void multiply_chunk(void *context, size_t chunk) {
         chunk -= chunks_of(job->w, s->x->m);
     size_t most = chunk_rows(job->w, s->x->m);
     size_t row = chunk * most, rows = min_size(most, job->w->n - row);
-    SIMD_CALL(weave_rows, job->w, s->x, row, rows, job->y, job->y_stride, job->bias);
+    if (weave_few_wanted(job->w, s->x->m))
+        weave_few_rows(job, s->x, row, rows);
+    else
+        SIMD_CALL(weave_rows, job->w, s->x, row, rows, job->y, job->y_stride, job->bias);
 }
 
 void matmul_weave(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x) {

@@ -9,18 +9,31 @@ enum {
     K_BLOCK = 1024, // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
     PANEL = 256,    // rows a thread takes at a time: 256 KB of a block's codes
     PANELS_MIN = 4, // for each thread, or panels get smaller
-    MIN_TOKENS = 24,
+    FEW_TOKENS = 5,
+    FEW_AHEAD = 3072, // bytes that a few tokens' weights are asked for before they are needed
     CACHED_RESULTS = 1 << 18 // floats: the half of an L2 cache of 2 MB
 };
 
 #include "amx_begin.h"
 #include "weave_tiles_simd.h"
+#include "weave_few_simd.h"
 #include "amx_end.h"
 
+static bool fills_tiles(const struct weave *w) {
+    return kernels_level() >= LEVEL_AMX && w->unit % 64 == 0 && w->k_padded % 64 == 0 &&
+           w->kind.scale <= WEAVE_SCALE_F16 && w->kind.zero <= WEAVE_ZERO_GROUP;
+}
+
 bool weave_tiles_wanted(const struct weave *w, size_t m) {
-    return m >= MIN_TOKENS && kernels_level() >= LEVEL_AMX && w->unit % 64 == 0 &&
-           w->k_padded % 64 == 0 && w->kind.scale <= WEAVE_SCALE_F16 &&
-           w->kind.zero <= WEAVE_ZERO_GROUP;
+    return m > TILE && fills_tiles(w);
+}
+
+bool weave_few_wanted(const struct weave *w, size_t m) {
+    return m >= FEW_TOKENS && m <= TILE && fills_tiles(w);
+}
+
+void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
+    few_rows(job, x, row, n);
 }
 
 double weave_tiles_operations(size_t steps) {
@@ -82,6 +95,15 @@ bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struc
 bool weave_tiles_wanted(const struct weave *w, size_t m) {
     (void)w, (void)m;
     return false;
+}
+
+bool weave_few_wanted(const struct weave *w, size_t m) {
+    (void)w, (void)m;
+    return false;
+}
+
+void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
+    (void)job, (void)x, (void)row, (void)n;
 }
 
 bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struct weave_x *x) {

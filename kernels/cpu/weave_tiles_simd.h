@@ -57,33 +57,35 @@ static void tile_tokens(const struct tiles_call *call, size_t pair) {
     }
 }
 
-INLINE void unpack_codes_of(const int bits, const bool table, const struct weave *w,
-                            const struct row_vector *rows, size_t col, size_t columns,
-                            int8_t *out) {
+// Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them: tiles
+// of 64 columns, tile_stride bytes apart.
+INLINE void unpack_codes_of(const int bits, const bool table, const size_t tile_stride,
+                            const struct weave *w, const struct row_vector *rows, size_t col,
+                            size_t columns, int8_t *out) {
     const ivec zero = (ivec){0} + zero_of(&w->kind, bits, table) * 0x01010101;
     for (size_t c = 0; c < columns; c += 16) {
         ivec quads[4];
         load_quads(bits, table, w, rows, (col + c) / 16, quads);
         for (size_t q = 0; q < 4; q++)
-            _mm512_store_si512(out + c / 64 * 2 * TILE_BYTES + c % 64 * 16 + q * 64,
+            _mm512_store_si512(out + c / 64 * tile_stride + c % 64 * 16 + q * 64,
                                _mm512_sub_epi8((__m512i)quads[q], (__m512i)zero));
     }
 }
 
-// Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them: every
-// other tile from `out` on.
+// The same, whatever they are made of: every other tile from `out` on.
 static void unpack_codes(const struct weave *w, const struct row_vector *rows, size_t col,
                          size_t columns, int8_t *out) {
+    const size_t stride = 2 * TILE_BYTES;
     if (w->kind.table)
-        unpack_codes_of(4, true, w, rows, col, columns, out);
+        unpack_codes_of(4, true, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 4)
-        unpack_codes_of(4, false, w, rows, col, columns, out);
+        unpack_codes_of(4, false, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 5)
-        unpack_codes_of(5, false, w, rows, col, columns, out);
+        unpack_codes_of(5, false, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 6)
-        unpack_codes_of(6, false, w, rows, col, columns, out);
+        unpack_codes_of(6, false, stride, w, rows, col, columns, out);
     else
-        unpack_codes_of(8, false, w, rows, col, columns, out);
+        unpack_codes_of(8, false, stride, w, rows, col, columns, out);
 }
 
 // What a thread works on: some rows and a block of their columns.
