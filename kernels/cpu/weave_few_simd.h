@@ -19,49 +19,49 @@ struct few {
     float sums[FEW_BLOCKS][TILE * TILE] __attribute__((aligned(64)));
 };
 
-// Tiles 0 to 3, sums, and 4, activations, have a row for each token; 5 to 7, codes, are full.
+// Tiles 0 to 3, sums, and 4 and 5, activations, have a row for each token; 6 and 7, codes, are
+// full.
 static void configure_few(size_t m) {
     struct tile_config config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         config.row_bytes[i] = 64;
-        config.rows[i] = i < 5 ? (uint8_t)m : TILE;
+        config.rows[i] = i < 6 ? (uint8_t)m : TILE;
     }
     __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
 }
 
-// The codes of a unit's columns of one block as tiles: unpacked, or where they lie.
+// The codes of a unit's columns of one block as tiles: unpacked, or where they lie. Those that come
+// FEW_AHEAD bytes later are asked for, block by block: all four at once would have the rest wait.
 INLINE const int8_t *few_codes(const int bits, const bool table, struct few *f, size_t r,
-                               size_t from, size_t to) {
+                               size_t unit) {
+    const size_t from = unit * f->w->unit, to = min_size(from + f->w->unit, f->w->k_padded);
+    const size_t bytes = WEAVE_ROWS * (size_t)(bits == 8 ? 8 : 4) / 8; // of a column
+    const size_t ahead = from * bytes + FEW_AHEAD;
+    const unsigned char *ask =
+        f->rows[r].block + ahead + (ahead < f->w->block_bytes ? 0 : f->rows[r].jump);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < (to - from) * bytes; i += 64)
+        __builtin_prefetch(ask + i);
     if (bits == 8)
         return (const int8_t *)f->rows[r].block + from * WEAVE_ROWS;
     unpack_codes_of(bits, table, TILE_BYTES, f->w, &f->rows[r], from, to - from, f->codes[r]);
     return f->codes[r];
 }
 
-// A unit whose products are to be scaled.
-struct few_unit {
-    size_t unit, group; // group: its scales'
-    size_t line, lines; // its first cache line of codes in a block; how many lines a token asks for
-};
-
-// sums += scales of both sides * products of a unit, for the rows of block r. Meanwhile memory is
-// asked for, a little with every token: all at once would have the rest wait.
+// sums += scales of both sides * products of a unit, for the rows of block r.
 INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, struct few *f,
-                    size_t r, const struct few_unit *u) {
+                    size_t r, size_t unit) {
     const struct weave_x *x = f->x;
     const struct row_vector *row = &f->rows[r];
-    const vec scale = scales == WEAVE_SCALE_ROW
-                          ? vec_set(1.0f)
-                          : half_lanes(row->block + f->w->scales + u->group * WEAVE_ROWS * 2);
+    const size_t group = scales == WEAVE_SCALE_ROW ? 0 : unit * f->w->unit / f->w->kind.group;
+    const unsigned char *plane = row->block + f->w->scales + group * WEAVE_ROWS * 2;
+    const vec scale = scales == WEAVE_SCALE_ROW ? vec_set(1.0f) : half_lanes(plane);
     const vec code_of_0 =
-        zeros == WEAVE_ZERO_GROUP ? unit_zeros(f->w->kind.bits, f->w, row, u->unit) : (vec){0};
-    size_t ahead = u->line * 64 + FEW_AHEAD;
-    const unsigned char *ask = row->block + ahead + (ahead < f->w->block_bytes ? 0 : row->jump);
+        zeros == WEAVE_ZERO_GROUP ? unit_zeros(f->w->kind.bits, f->w, row, unit) : (vec){0};
     // The scales of the stream's next block: too few to be foreseen.
-    __builtin_prefetch(row->block + f->w->block_bytes + row->jump + f->w->scales +
-                       u->group * WEAVE_ROWS * 2);
-    for (size_t t = 0, at = u->unit; t < x->m; t++, at += x->units) {
+    __builtin_prefetch(plane + f->w->block_bytes + row->jump);
+    for (size_t t = 0, at = unit; t < x->m; t++, at += x->units) {
         ivec sum;
         memcpy(&sum, f->products[r] + t * TILE, sizeof sum);
         vec v = __builtin_convertvector(sum, vec), before = vec_load(f->sums[r] + t * TILE);
@@ -69,51 +69,60 @@ INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, 
             v -= code_of_0 * (float)x->sum[at];
         before += scale * x->scale[at] * v;
         vec_store(f->sums[r] + t * TILE, before);
-        for (size_t i = 0; i < u->lines; i++, ask += 64)
-            __builtin_prefetch(ask);
     }
 }
 
+// Tile r += the unit's activations, in tiles 4 and 5, times block r's codes.
+#define FEW_MULTIPLY(r)                                                                            \
+    do {                                                                                           \
+        _tile_zero(r);                                                                             \
+        _tile_loadd(6, codes, 64);                                                                 \
+        _tile_dpbssd(r, 4, 6);                                                                     \
+        if (two) {                                                                                 \
+            _tile_loadd(7, codes + TILE_BYTES, 64);                                                \
+            _tile_dpbssd(r, 5, 7);                                                                 \
+        }                                                                                          \
+    } while (0)
+
+// A block's products are started, then the next block's codes unpacked and the products of the unit
+// before scaled; they leave when the next block's have been started.
 INLINE void few_blocks_of(const int bits, const bool table, const enum weave_scale scales,
                           const enum weave_zero zeros, struct few *f) {
     const struct weave *w = f->w;
     const struct weave_x *x = f->x;
-    const size_t unit_lines = w->unit * WEAVE_ROWS * (size_t)(bits == 8 ? 8 : 4) / 512;
-    struct few_unit before = {.lines = (unit_lines + x->m - 1) / x->m};
+    const int8_t *codes = few_codes(bits, table, f, 0, 0);
     for (size_t u = 0; u < w->units; u++) {
-        const size_t from = u * w->unit, to = min_size(from + w->unit, w->k_padded);
-        const int8_t *codes[FEW_BLOCKS];
-#pragma GCC unroll 4
-        for (size_t r = 0; r < FEW_BLOCKS; r++)
-            codes[r] = few_codes(bits, table, f, r, from, to);
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-        for (size_t c = from, at = 0; c < to; c += 64, at += TILE_BYTES) {
-            _tile_loadd(4, x->q + c, x->q_stride);
-            _tile_loadd(5, codes[0] + at, 64);
-            _tile_dpbssd(0, 4, 5);
-            _tile_loadd(6, codes[1] + at, 64);
-            _tile_dpbssd(1, 4, 6);
-            _tile_loadd(7, codes[2] + at, 64);
-            _tile_dpbssd(2, 4, 7);
-            _tile_loadd(5, codes[3] + at, 64);
-            _tile_dpbssd(3, 4, 5);
-        }
-        for (size_t r = 0; u > 0 && r < FEW_BLOCKS; r++)
-            few_add(scales, zeros, f, r, &before);
+        const size_t from = u * w->unit;
+        const bool two = from + 64 < min_size(from + w->unit, w->k_padded);
+        _tile_loadd(4, x->q + from, x->q_stride);
+        if (two)
+            _tile_loadd(5, x->q + from + 64, x->q_stride);
+        FEW_MULTIPLY(0);
+        codes = few_codes(bits, table, f, 1, u);
+        if (u > 0)
+            few_add(scales, zeros, f, 0, u - 1);
+        FEW_MULTIPLY(1);
         _tile_stored(0, f->products[0], 64);
+        codes = few_codes(bits, table, f, 2, u);
+        if (u > 0)
+            few_add(scales, zeros, f, 1, u - 1);
+        FEW_MULTIPLY(2);
         _tile_stored(1, f->products[1], 64);
+        codes = few_codes(bits, table, f, 3, u);
+        if (u > 0)
+            few_add(scales, zeros, f, 2, u - 1);
+        FEW_MULTIPLY(3);
         _tile_stored(2, f->products[2], 64);
+        if (u + 1 < w->units)
+            codes = few_codes(bits, table, f, 0, u + 1);
+        if (u > 0)
+            few_add(scales, zeros, f, 3, u - 1);
         _tile_stored(3, f->products[3], 64);
-        before.unit = u;
-        before.group = w->kind.group ? from / w->kind.group : 0;
-        before.line = u * unit_lines;
     }
     for (size_t r = 0; r < FEW_BLOCKS; r++)
-        few_add(scales, zeros, f, r, &before);
+        few_add(scales, zeros, f, r, w->units - 1);
 }
+#undef FEW_MULTIPLY
 
 static void few_blocks(struct few *f) {
     const struct weave_kind *kind = &f->w->kind;
@@ -143,7 +152,9 @@ static void few_blocks(struct few *f) {
 // have the last one in their place, whose sums are dropped.
 static void few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
     const struct weave *w = job->w;
-    struct few f = {.w = w, .x = x};
+    struct few f; // 20 KB, which would take longer to clear than to use
+    f.w = w;
+    f.x = x;
     const size_t last = (row + n - 1) / WEAVE_ROWS;
     configure_few(x->m);
     for (size_t block = row / WEAVE_ROWS; block <= last; block += FEW_BLOCKS) {
