@@ -24,7 +24,8 @@ struct tile_call {
     const float *x;
     size_t x_stride, m, k;
     size_t pairs, steps;  // 32 tokens each, 32 columns each
-    unsigned char *tiles; // activations: [pairs][steps][2] tiles
+    unsigned char *tiles; // activations: [pairs][steps][2] tiles; few: [steps] of pairs of columns
+    bool few;             // tiles_few_simd.h
     bool failed;          // memory was short: set by any thread, never cleared
 };
 
