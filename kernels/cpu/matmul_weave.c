@@ -38,10 +38,11 @@ struct chunks {
 };
 
 // Small matrices are divided further, so that the threads end together; a stripe of many tokens and
-// long rows too, to single blocks.
+// long rows too, to single blocks, unless tiles want all four.
 static size_t chunk_rows(const struct weave *w, size_t m) {
-    size_t stripe = m < 8 || STRIPE_ROWS / WEAVE_ROWS * w->block_bytes <= CHUNK_BYTES ? STRIPE_ROWS
-                                                                                      : WEAVE_ROWS;
+    bool whole = m < 8 || weave_few_wanted(w, m) ||
+                 STRIPE_ROWS / WEAVE_ROWS * w->block_bytes <= CHUNK_BYTES;
+    size_t stripe = whole ? STRIPE_ROWS : WEAVE_ROWS;
     size_t fit = CHUNK_BYTES / (stripe / WEAVE_ROWS * w->block_bytes);
     size_t most = w->n / (stripe * CHUNKS_MIN), stripes = min_size(fit, most);
     return stripe * (stripes ? stripes : 1);
