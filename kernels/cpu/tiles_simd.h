@@ -246,7 +246,6 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
         return;
     }
     float *sums = (float *)(void *)(panel + PANEL_WEIGHTS);
-    memset(sums, 0, sum_floats * sizeof *sums);
     const size_t pairs = (min_size(PANEL, job->n - row) + PAIR - 1) / PAIR;
     configure_tiles();
     for (size_t s = 0; s < call->steps; s += BLOCK_STEPS) {
@@ -266,6 +265,8 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
                     a + call->steps * STEP_BYTES + j * steps * ASKED_LINES * 64;
                 const unsigned char *b = panel + j * BLOCK_STEPS * STEP_BYTES;
                 float *c = sums + (t * PANEL_PAIRS + j) * PAIR_SUMS;
+                if (s == 0)
+                    memset(c, 0, PAIR_SUMS * sizeof *c);
                 if (call->m - t * PAIR > TILE)
                     multiply_pair(c, a, b, steps, next_a);
                 else

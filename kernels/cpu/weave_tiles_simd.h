@@ -236,7 +236,6 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
         return;
     }
     float *y = (float *)(void *)(panel.codes + PANEL_CODES);
-    memset(y, 0, y_floats * sizeof *y);
     size_t tiles = (n + TILE - 1) / TILE;
     struct row_vector rows[2 * PANEL_PAIRS] = {{0}};
     // An odd last tile has a partner, whose sums are dropped.
@@ -260,6 +259,8 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
                                             .scale = panel.scales[pieces][0],
                                             .zero = panel.zeros[pieces][0],
                                             .sums = sums};
+                if (col == 0)
+                    memset(sums, 0, PAIR_SUMS * sizeof *sums);
                 multiply_pair(w->kind.zero, call->steps, units, &piece);
                 if (end == w->k_padded)
                     store_pair(job, call->x->m, rows + j, row + j * TILE, pair, sums);
