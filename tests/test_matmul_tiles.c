@@ -91,6 +91,41 @@ Test(matmul_tiles, equals_the_reference_in_every_remainder) {
     printf("matmul_tiles: dot error at most %.2g\n", worst);
 }
 
+// A few tokens times bfloat16 that fills tiles: they have a way of their own.
+Test(matmul_tiles, few_tokens_equal_the_reference) {
+    if (!has_tiles())
+        cr_skip_test("this CPU has no AMX");
+    for (size_t m = 1; m <= 16; m += 3) {
+        double error = fmax(check(m, 16 * m, 64 * m), check(m, 304, 32));
+        cr_assert(error <= 0x1p-7, "m %zu: %g", m, error);
+    }
+}
+
+Test(matmul_tiles, few_tokens_are_shared_by_matrices) {
+    enum { M = 9, N = 48, N2 = 272, K = 160 };
+    if (!has_tiles())
+        cr_skip_test("this CPU has no AMX");
+    struct random r = {8};
+    float *w = outliers(&r, N + N2, K), *x = outliers(&r, M, K);
+    float *apart = poisoned(M * (N + N2)), *together = poisoned(M * (N + N2));
+    uint16_t *rows = malloc((N + N2) * K * sizeof *rows);
+    dtype_from_f32(DTYPE_BF16, w, (N + N2) * K, rows);
+    struct tile_job jobs[] = {
+        {.kind = TILE_BF16, .n = N, .rows16 = rows, .y = together, .y_stride = N},
+        {.kind = TILE_BF16,
+         .n = N2,
+         .rows16 = rows + N * K,
+         .y = together + M * N,
+         .y_stride = N2}};
+    cr_assert(matmul_tiles(jobs, 2, x, K, M, K));
+    jobs[0].y = apart;
+    jobs[1].y = apart + M * N;
+    cr_assert(matmul_tiles(&jobs[0], 1, x, K, M, K) && matmul_tiles(&jobs[1], 1, x, K, M, K));
+    cr_assert_arr_eq(together, apart, M * (N + N2) * sizeof *apart);
+    free(rows);
+    release(w), release(x), release(apart), release(together);
+}
+
 Test(matmul_tiles, equals_the_reference_of_every_woven_kind) {
     if (!has_tiles())
         cr_skip_test("this CPU has no AMX");
@@ -150,6 +185,7 @@ Test(matmul_tiles, bits_do_not_depend_on_threads_or_batch) {
 
 Test(matmul_tiles, results_around_the_cache_are_the_same) {
     enum { M = 470, LONG = 610, STRIDE = 624, K = 96 };
+    _Static_assert(M * LONG > TILES_CACHED_RESULTS, "or they do not go around");
     if (!has_tiles())
         cr_skip_test("this CPU has no AMX");
     struct random r = {5};

@@ -172,6 +172,11 @@ ladder() {
     run_as ladder phase3 results/machine --bench --ladder
 }
 
+# Formats that take turns: together their files fit in the memory that the system reads files into.
+models_of() {
+    build/tools/bench_models --rounds "${ROUNDS:-3}" --csv results/cpu-models.new.csv "$@"
+}
+
 # Whole models, in $ROUNDS rounds; k-quants need rows of 256.
 models() {
     rm -f results/cpu-models.new.csv
@@ -179,15 +184,16 @@ models() {
         header build/tools/bench_models
         for shape in qwen2.5-3b qwen2.5-0.5b; do
             [ -d data/synth/$shape ] || continue
-            formats="keep int8 int4-g128 q8_0 q4_0"
-            [ $shape != qwen2.5-3b ] || formats="$formats q4_k q6_k"
-            # shellcheck disable=SC2086
-            build/tools/bench_models --rounds "${ROUNDS:-3}" --csv results/cpu-models.new.csv \
-                data/synth/$shape $formats
+            models_of data/synth/$shape keep int8 int4-g128
+            echo
+            if [ $shape = qwen2.5-3b ]; then
+                models_of data/synth/$shape q8_0 q4_0 q4_k q6_k
+            else
+                models_of data/synth/$shape q8_0 q4_0
+            fi
             echo
         done
-        build/tools/bench_models --rounds "${ROUNDS:-3}" --csv results/cpu-models.new.csv \
-            --name bundled data/model keep int8 int4-g128 q8_0 q4_0
+        models_of --name bundled data/model keep int8 int4-g128 q8_0 q4_0
     } >results/cpu-models.md.new
     mv results/cpu-models.new.csv results/cpu-models.csv
     mv results/cpu-models.md.new results/cpu-models.md

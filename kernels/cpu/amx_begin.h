@@ -14,5 +14,6 @@
 #pragma GCC target(                                                                                \
     "avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,avx512vnni,avx512bf16,amx-tile,amx-int8,amx-bf16")
 #endif
+#include "kernels/cpu/matmul_tiles.h"
 #include "simd_vec.h"
 #include "amx_simd.h"

@@ -7,11 +7,11 @@
 
 enum {
     K_BLOCK = 1024, // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
-    PANEL = 256,    // rows a thread takes at a time: 256 KB of a block's codes
+    PANEL = 256,    // rows a thread takes at a time: 256 KB of a block's codes in the L2 cache
     PANELS_MIN = 4, // for each thread, or panels get smaller
-    FEW_TOKENS = 5,
-    FEW_AHEAD = 3072, // bytes that a few tokens' weights are asked for before they are needed
-    CACHED_RESULTS = 1 << 18 // floats: the half of an L2 cache of 2 MB
+    FEW_MIN = 5,    // fewer tokens are faster without tiles
+    FEW_AHEAD =
+        3072 // bytes that their weights are asked for before they are needed; 2048 was slower
 };
 
 #include "amx_begin.h"
@@ -20,8 +20,9 @@ enum {
 #include "amx_end.h"
 
 static bool fills_tiles(const struct weave *w) {
-    return kernels_level() >= LEVEL_AMX && w->unit % 64 == 0 && w->k_padded % 64 == 0 &&
-           w->kind.scale <= WEAVE_SCALE_F16 && w->kind.zero <= WEAVE_ZERO_GROUP;
+    return kernels_level() >= LEVEL_AMX && !w->kind.table && w->unit % 64 == 0 &&
+           w->k_padded % 64 == 0 && w->kind.scale <= WEAVE_SCALE_F16 &&
+           w->kind.zero <= WEAVE_ZERO_GROUP;
 }
 
 bool weave_tiles_wanted(const struct weave *w, size_t m) {
@@ -29,7 +30,7 @@ bool weave_tiles_wanted(const struct weave *w, size_t m) {
 }
 
 bool weave_few_wanted(const struct weave *w, size_t m) {
-    return m >= FEW_TOKENS && m <= TILE && fills_tiles(w);
+    return m >= FEW_MIN && m <= TILE && fills_tiles(w);
 }
 
 void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
@@ -84,7 +85,7 @@ bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struc
     if (!call.tiles)
         return false;
     call.scales = (float *)(void *)(call.tiles + tiles);
-    call.sums = call.scales + scales;
+    call.code_sums = call.scales + scales;
     team_run(call.pairs, tile_chunk, &call);
     team_run(panels_of_all(&call, n_jobs), multiply_chunk, &call);
     return !call.failed;

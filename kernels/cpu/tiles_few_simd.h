@@ -15,12 +15,13 @@ static void tile_few_x(const struct tile_call *call, size_t s) {
     transpose_pairs(r, call->tiles + s * TILE_BYTES);
 }
 
-// Rows [row, row + n) of a job, n a multiple of 16.
+// Rows [row, row + n) of a job, both multiples of 16.
 static void multiply_few(const struct tile_call *call, const struct tile_job *job, size_t row,
                          size_t n) {
     const size_t k = call->k, row_bytes = k * sizeof *job->rows16;
     float sums[TILE][TILE] __attribute__((aligned(64))); // [rows][tokens]
-    configure_tiles();
+    configure_tiles(TILE);
+    tiles_read_memory();
     for (size_t end = row + n; row < end; row += TILE) {
         const uint16_t *w = job->rows16 + row * k;
         const unsigned char *next = (const unsigned char *)(w + TILE * k);

@@ -10,14 +10,15 @@
 #include "weave_unpack_simd.h"
 
 enum {
-    PAIR = 2 * TILE, // tokens, or rows, of two tiles
-    PAIR_SUMS = PAIR * PAIR,
     PANEL_PAIRS = PANEL / PAIR,
     BLOCK_STEPS = K_BLOCK / STEP,
     STEP_BYTES = 2 * TILE_BYTES,
     PANEL_WEIGHTS = PANEL_PAIRS * BLOCK_STEPS * STEP_BYTES,
-    SUM_LINES = 4 * PAIR_SUMS / 64 / BLOCK_STEPS // to ask for with every step
+    // To ask for with every step, so that the next pair's are there in time:
+    SUM_LINES = 4 * PAIR_SUMS / 64 / BLOCK_STEPS,
+    X_LINES = STEP_BYTES / 64 / PANEL_PAIRS // all of a panel's pairs have a part
 };
+_Static_assert(K_BLOCK % WEAVE_SUPER == 0, "scales of 256 columns are opened at the first of them");
 
 struct tile_call {
     const struct tile_job *jobs;
@@ -82,21 +83,18 @@ INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t row, size
 // Whatever can be read as float32.
 static void unpack_read(const struct tile_job *job, size_t k, size_t row, size_t col, size_t steps,
                         unsigned char *out) {
-    float rows[TILE][256] __attribute__((aligned(64)));
-    for (size_t done = 0; done < steps; done += 8) {
-        size_t here = min_size(8, steps - done), c = col + done * STEP;
-        for (size_t i = 0; i < TILE; i++) {
-            memset(rows[i], 0, sizeof rows[i]);
-            if (row + i < job->n)
-                job->source->read(job->source->context, row + i, c, min_size(here * STEP, k - c),
-                                  rows[i]);
-        }
-        for (size_t s = 0; s < here; s++) {
-            __m512i r[16];
-            for (size_t i = 0; i < TILE; i++)
-                r[i] = round_pair(vec_load(rows[i] + s * STEP), vec_load(rows[i] + s * STEP + 16));
-            transpose_pairs(r, out + (done + s) * STEP_BYTES);
-        }
+    float rows[TILE][K_BLOCK] __attribute__((aligned(64)));
+    for (size_t i = 0; i < TILE; i++) {
+        memset(rows[i], 0, sizeof rows[i]);
+        if (row + i < job->n)
+            job->source->read(job->source->context, row + i, col, min_size(steps * STEP, k - col),
+                              rows[i]);
+    }
+    for (size_t s = 0; s < steps; s++) {
+        __m512i r[16];
+        for (size_t i = 0; i < TILE; i++)
+            r[i] = round_pair(vec_load(rows[i] + s * STEP), vec_load(rows[i] + s * STEP + 16));
+        transpose_pairs(r, out + s * STEP_BYTES);
     }
 }
 
@@ -171,11 +169,12 @@ static void unpack_panel(const struct tile_job *job, size_t k, size_t row, size_
 
 // Sums of 32 tokens and 32 rows, [2 tiles of tokens][2 of rows], += a bᵀ. Products wait for their
 // sums, so the next pair's, which follow, are asked for before; the next tokens' activations too,
-// which often come from the L3 cache. Weights stream from the L2 cache as fast as they are needed:
-// asking for them made it slower.
+// which often come from the L3 cache. Weights stream from the L2 cache as fast as they are needed,
+// because nothing but loads and products is under way: asking for them made it slower.
 static void multiply_pair(float *sums, const unsigned char *a, const unsigned char *b, size_t steps,
                           const unsigned char *next_a) {
     const unsigned char *next_sums = (const unsigned char *)(sums + PAIR_SUMS);
+    tiles_read_memory();
     _tile_loadd(0, sums, 64);
     _tile_loadd(1, sums + 256, 64);
     _tile_loadd(2, sums + 512, 64);
@@ -185,7 +184,7 @@ static void multiply_pair(float *sums, const unsigned char *a, const unsigned ch
         for (size_t i = 0; i < SUM_LINES; i++, next_sums += 64)
             __builtin_prefetch(next_sums, 1);
 #pragma GCC unroll 4
-        for (size_t i = 0; i < ASKED_LINES; i++, next_a += 64)
+        for (size_t i = 0; i < X_LINES; i++, next_a += 64)
             __builtin_prefetch(next_a, 0, 2);
         _tile_loadd(4, a, 64);
         _tile_loadd(6, b, 64);
@@ -196,15 +195,13 @@ static void multiply_pair(float *sums, const unsigned char *a, const unsigned ch
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, sums, 64);
-    _tile_stored(1, sums + 256, 64);
-    _tile_stored(2, sums + 512, 64);
-    _tile_stored(3, sums + 768, 64);
+    store_tiles(sums);
 }
 
-// The last 16 tokens.
+// The last tokens, if they are no more than 16: a tile of none would be multiplied for nothing.
 static void multiply_half(float *sums, const unsigned char *a, const unsigned char *b,
                           size_t steps) {
+    tiles_read_memory();
     _tile_loadd(0, sums, 64);
     _tile_loadd(1, sums + 256, 64);
     for (size_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
@@ -219,13 +216,13 @@ static void multiply_half(float *sums, const unsigned char *a, const unsigned ch
 }
 
 // The results of 32 tokens and 32 rows leave as soon as they are complete: 64 cache lines, written
-// while the next tiles multiply; around the cache, where they are whole and too many for it.
+// while the next tiles multiply.
 static void store_pair(const struct tile_call *call, const struct tile_job *job, size_t row,
                        size_t pair, const float *sums) {
     const size_t first = pair * PAIR;
     float *y = job->y + first * job->y_stride;
-    const bool around = call->m * job->n > CACHED_RESULTS && row + PAIR <= job->n &&
-                        (uintptr_t)(y + row) % 64 == 0 && job->y_stride % TILE == 0;
+    const bool around =
+        row + PAIR <= job->n && goes_around_cache(call->m, job->n, y + row, job->y_stride);
     for (size_t t = 0; t < min_size(PAIR, call->m - first); t++, y += job->y_stride)
         for (size_t j = 0, at = row; j < 2 && at < job->n; j++, at += TILE) {
             vec v = vec_load(sums + ((t / TILE * 2 + j) * TILE + t % TILE) * TILE);
@@ -247,7 +244,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
     }
     float *sums = (float *)(void *)(panel + PANEL_WEIGHTS);
     const size_t pairs = (min_size(PANEL, job->n - row) + PAIR - 1) / PAIR;
-    configure_tiles();
+    configure_tiles(TILE);
     for (size_t s = 0; s < call->steps; s += BLOCK_STEPS) {
         const size_t steps = min_size(BLOCK_STEPS, call->steps - s);
         for (size_t j = 0; j < 2 * pairs; j++) {
@@ -262,7 +259,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
             for (size_t j = 0; j < pairs; j++) {
                 const unsigned char *a = call->tiles + (t * call->steps + s) * STEP_BYTES;
                 const unsigned char *next_a =
-                    a + call->steps * STEP_BYTES + j * steps * ASKED_LINES * 64;
+                    a + call->steps * STEP_BYTES + j * steps * X_LINES * 64;
                 const unsigned char *b = panel + j * BLOCK_STEPS * STEP_BYTES;
                 float *c = sums + (t * PANEL_PAIRS + j) * PAIR_SUMS;
                 if (s == 0)
@@ -280,7 +277,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
 }
 
 static double tile_operations(size_t steps) {
-    configure_tiles();
+    configure_tiles(TILE);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -1,4 +1,4 @@
-// The parts of matmul_weave_tiles.c for a few tokens: at most 16, one tile of activations.
+// The parts of matmul_weave_tiles.c for a few tokens: at most 16, the rows of one tile.
 //
 //     for each 64 rows, four streams of memory:   unit by unit: their codes to tiles (L1),
 //         4 tiles of int32 sums, times scales, added to float32 sums (L1)
@@ -19,22 +19,9 @@ struct few {
     float sums[FEW_BLOCKS][TILE * TILE] __attribute__((aligned(64)));
 };
 
-// Tiles 0 to 3, sums, and 4 and 5, activations, have a row for each token; 6 and 7, codes, are
-// full.
-static void configure_few(size_t m) {
-    struct tile_config config = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = i < 6 ? (uint8_t)m : TILE;
-    }
-    __asm__ volatile("" : : "r"(&config) : "memory");
-    _tile_loadconfig(&config);
-}
-
 // The codes of a unit's columns of one block as tiles: unpacked, or where they lie. Those that come
 // FEW_AHEAD bytes later are asked for, block by block: all four at once would have the rest wait.
-INLINE const int8_t *few_codes(const int bits, const bool table, struct few *f, size_t r,
-                               size_t unit) {
+INLINE const int8_t *few_codes(const int bits, struct few *f, size_t r, size_t unit) {
     const size_t from = unit * f->w->unit, to = min_size(from + f->w->unit, f->w->k_padded);
     const size_t bytes = WEAVE_ROWS * (size_t)(bits == 8 ? 8 : 4) / 8; // of a column
     const size_t ahead = from * bytes + FEW_AHEAD;
@@ -45,7 +32,7 @@ INLINE const int8_t *few_codes(const int bits, const bool table, struct few *f, 
         __builtin_prefetch(ask + i);
     if (bits == 8)
         return (const int8_t *)f->rows[r].block + from * WEAVE_ROWS;
-    unpack_codes_of(bits, table, TILE_BYTES, f->w, &f->rows[r], from, to - from, f->codes[r]);
+    unpack_codes_of(bits, TILE_BYTES, f->w, &f->rows[r], from, to - from, f->codes[r]);
     return f->codes[r];
 }
 
@@ -72,9 +59,11 @@ INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, 
     }
 }
 
-// Tile r += the unit's activations, in tiles 4 and 5, times block r's codes.
+// Tile r = the unit's activations, in tiles 4 and, with 128 columns, 5, times `codes`, block r's. A
+// macro, because tiles are numbered by constants; `two`: whether there are 128.
 #define FEW_MULTIPLY(r)                                                                            \
     do {                                                                                           \
+        tiles_read_memory();                                                                       \
         _tile_zero(r);                                                                             \
         _tile_loadd(6, codes, 64);                                                                 \
         _tile_dpbssd(r, 4, 6);                                                                     \
@@ -84,13 +73,13 @@ INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, 
         }                                                                                          \
     } while (0)
 
-// A block's products are started, then the next block's codes unpacked and the products of the unit
-// before scaled; they leave when the next block's have been started.
-INLINE void few_blocks_of(const int bits, const bool table, const enum weave_scale scales,
+// A block's products are started, then the next block's codes unpacked and the block's products of
+// the unit before scaled; the tile leaves when the next block's has been started.
+INLINE void few_blocks_of(const int bits, const enum weave_scale scales,
                           const enum weave_zero zeros, struct few *f) {
     const struct weave *w = f->w;
     const struct weave_x *x = f->x;
-    const int8_t *codes = few_codes(bits, table, f, 0, 0);
+    const int8_t *codes = few_codes(bits, f, 0, 0);
     for (size_t u = 0; u < w->units; u++) {
         const size_t from = u * w->unit;
         const bool two = from + 64 < min_size(from + w->unit, w->k_padded);
@@ -98,23 +87,23 @@ INLINE void few_blocks_of(const int bits, const bool table, const enum weave_sca
         if (two)
             _tile_loadd(5, x->q + from + 64, x->q_stride);
         FEW_MULTIPLY(0);
-        codes = few_codes(bits, table, f, 1, u);
+        codes = few_codes(bits, f, 1, u);
         if (u > 0)
             few_add(scales, zeros, f, 0, u - 1);
         FEW_MULTIPLY(1);
         _tile_stored(0, f->products[0], 64);
-        codes = few_codes(bits, table, f, 2, u);
+        codes = few_codes(bits, f, 2, u);
         if (u > 0)
             few_add(scales, zeros, f, 1, u - 1);
         FEW_MULTIPLY(2);
         _tile_stored(1, f->products[1], 64);
-        codes = few_codes(bits, table, f, 3, u);
+        codes = few_codes(bits, f, 3, u);
         if (u > 0)
             few_add(scales, zeros, f, 2, u - 1);
         FEW_MULTIPLY(3);
         _tile_stored(2, f->products[2], 64);
         if (u + 1 < w->units)
-            codes = few_codes(bits, table, f, 0, u + 1);
+            codes = few_codes(bits, f, 0, u + 1);
         if (u > 0)
             few_add(scales, zeros, f, 3, u - 1);
         _tile_stored(3, f->products[3], 64);
@@ -127,8 +116,8 @@ INLINE void few_blocks_of(const int bits, const bool table, const enum weave_sca
 static void few_blocks(struct few *f) {
     const struct weave_kind *kind = &f->w->kind;
 #define FEW_IF(b, s, z)                                                                            \
-    if (kind->bits == b && !kind->table && kind->scale == s && kind->zero == z) {                  \
-        few_blocks_of(b, false, s, z, f);                                                          \
+    if (kind->bits == b && kind->scale == s && kind->zero == z) {                                  \
+        few_blocks_of(b, s, z, f);                                                                 \
         return;                                                                                    \
     }
     FEW_IF(4, WEAVE_SCALE_F16, WEAVE_ZERO_ALL)
@@ -136,27 +125,25 @@ static void few_blocks(struct few *f) {
     FEW_IF(8, WEAVE_SCALE_F16, WEAVE_ZERO_ALL)
     FEW_IF(8, WEAVE_SCALE_ROW, WEAVE_ZERO_ALL)
 #undef FEW_IF
-    if (kind->table)
-        few_blocks_of(4, true, kind->scale, kind->zero, f);
-    else if (kind->bits == 4)
-        few_blocks_of(4, false, kind->scale, kind->zero, f);
+    if (kind->bits == 4)
+        few_blocks_of(4, kind->scale, kind->zero, f);
     else if (kind->bits == 5)
-        few_blocks_of(5, false, kind->scale, kind->zero, f);
+        few_blocks_of(5, kind->scale, kind->zero, f);
     else if (kind->bits == 6)
-        few_blocks_of(6, false, kind->scale, kind->zero, f);
+        few_blocks_of(6, kind->scale, kind->zero, f);
     else
-        few_blocks_of(8, false, kind->scale, kind->zero, f);
+        few_blocks_of(8, kind->scale, kind->zero, f);
 }
 
-// `n` rows from `row` on, a multiple of 16; all tokens. Blocks that are missing in the last four
-// have the last one in their place, whose sums are dropped.
+// `n` rows from `row` on, which is a multiple of 16; all tokens. Blocks that are missing in the
+// last four have the last one in their place, whose sums are dropped.
 static void few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
     const struct weave *w = job->w;
-    struct few f; // 20 KB, which would take longer to clear than to use
+    struct few f; // 16 KB: clearing them took 3 % of the time
     f.w = w;
     f.x = x;
     const size_t last = (row + n - 1) / WEAVE_ROWS;
-    configure_few(x->m);
+    configure_tiles(x->m);
     for (size_t block = row / WEAVE_ROWS; block <= last; block += FEW_BLOCKS) {
         for (size_t r = 0; r < FEW_BLOCKS; r++)
             f.rows[r] = (struct row_vector){w->data + min_size(block + r, last) * w->block_bytes, 0,

@@ -12,20 +12,19 @@
 #include "weave_unpack_simd.h"
 
 enum {
-    PAIR = 2 * TILE, // tokens, or rows, of two tiles
-    PAIR_SUMS = PAIR * PAIR,
     PANEL_PAIRS = PANEL / PAIR,
     PANEL_CODES = PANEL * K_BLOCK,
     BLOCK_STEPS = K_BLOCK / 64 // tiles of columns; a unit has one of them or two
 };
+_Static_assert(K_BLOCK % 128 == 0, "a unit lies in one block");
 
 struct tiles_call {
     const struct weave_job *jobs;
     const struct weave_x *x;
     size_t panel;               // rows that a thread takes at a time
-    size_t pairs, units, steps; // 32 tokens each; of columns; tiles in a unit
+    size_t pairs, units, steps; // 32 tokens each; of columns; tiles of columns in a unit
     int8_t *tiles;              // activations: [pairs][units][steps][2] tiles
-    float *scales, *sums;       // [pairs][units][32]: of the activations, and sums of their codes
+    float *scales, *code_sums;  // [pairs][units][32], of the activations
     bool failed;                // memory was short: set by any thread, never cleared
 };
 
@@ -37,13 +36,13 @@ static size_t unit_bytes(const struct tiles_call *call) {
 // columns behind the last are zeros.
 static void tile_tokens(const struct tiles_call *call, size_t pair) {
     const struct weave_x *x = call->x;
-    const size_t columns = x->q_stride / 64, steps = call->units * call->steps;
+    const size_t columns = x->q_stride / 64, all = call->units * call->steps;
     for (size_t t = 0; t < PAIR; t++) {
         size_t token = pair * PAIR + t;
         bool real = token < x->m;
         int8_t *out = call->tiles + pair * call->units * unit_bytes(call) + t / TILE * TILE_BYTES +
                       t % TILE * 64;
-        for (size_t s = 0; s < steps; s++) {
+        for (size_t s = 0; s < all; s++) {
             if (real && s < columns)
                 memcpy(out + s * 2 * TILE_BYTES, x->q + token * x->q_stride + s * 64, 64);
             else
@@ -52,46 +51,46 @@ static void tile_tokens(const struct tiles_call *call, size_t pair) {
         for (size_t u = 0; u < x->units; u++) {
             size_t at = (pair * call->units + u) * PAIR + t;
             call->scales[at] = real ? x->scale[token * x->units + u] : 0.0f;
-            call->sums[at] = real ? (float)x->sum[token * x->units + u] : 0.0f;
+            call->code_sums[at] = real ? (float)x->sum[token * x->units + u] : 0.0f;
         }
     }
 }
 
 // Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them: tiles
 // of 64 columns, tile_stride bytes apart.
-INLINE void unpack_codes_of(const int bits, const bool table, const size_t tile_stride,
-                            const struct weave *w, const struct row_vector *rows, size_t col,
-                            size_t columns, int8_t *out) {
-    const ivec zero = (ivec){0} + zero_of(&w->kind, bits, table) * 0x01010101;
+INLINE void unpack_codes_of(const int bits, const size_t tile_stride, const struct weave *w,
+                            const struct row_vector *rows, size_t col, size_t columns,
+                            int8_t *out) {
+    const ivec zero = (ivec){0} + zero_of(&w->kind, bits, false) * 0x01010101;
     for (size_t c = 0; c < columns; c += 16) {
         ivec quads[4];
-        load_quads(bits, table, w, rows, (col + c) / 16, quads);
+        load_quads(bits, false, w, rows, (col + c) / 16, quads);
         for (size_t q = 0; q < 4; q++)
             _mm512_store_si512(out + c / 64 * tile_stride + c % 64 * 16 + q * 64,
                                _mm512_sub_epi8((__m512i)quads[q], (__m512i)zero));
     }
 }
 
-// The same, whatever they are made of: every other tile from `out` on.
+// The same, whatever they are made of: every other tile from `out` on. Eight bits lie as tiles
+// already, but a panel that is multiplied with many tokens wants to be in the L2 cache, in its
+// order.
 static void unpack_codes(const struct weave *w, const struct row_vector *rows, size_t col,
                          size_t columns, int8_t *out) {
     const size_t stride = 2 * TILE_BYTES;
-    if (w->kind.table)
-        unpack_codes_of(4, true, stride, w, rows, col, columns, out);
-    else if (w->kind.bits == 4)
-        unpack_codes_of(4, false, stride, w, rows, col, columns, out);
+    if (w->kind.bits == 4)
+        unpack_codes_of(4, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 5)
-        unpack_codes_of(5, false, stride, w, rows, col, columns, out);
+        unpack_codes_of(5, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 6)
-        unpack_codes_of(6, false, stride, w, rows, col, columns, out);
+        unpack_codes_of(6, stride, w, rows, col, columns, out);
     else
-        unpack_codes_of(8, false, stride, w, rows, col, columns, out);
+        unpack_codes_of(8, stride, w, rows, col, columns, out);
 }
 
 // What a thread works on: some rows and a block of their columns.
 struct panel {
-    int8_t *codes;                                // [pairs][units][steps][2] tiles
-    float scales[PANEL_PAIRS][BLOCK_STEPS][PAIR]; // of the rows' units
+    int8_t *codes;                                // [PANEL_PAIRS][BLOCK_STEPS][2] tiles
+    float scales[PANEL_PAIRS][BLOCK_STEPS][PAIR]; // of the rows' units, of which there may be fewer
     float zeros[PANEL_PAIRS][BLOCK_STEPS][PAIR];  // codes that stand for 0 there
 };
 
@@ -104,9 +103,8 @@ static void unpack_tile(struct panel *panel, const struct weave *w, const struct
     unpack_codes(w, rows, col, end - col,
                  panel->codes + (pair * BLOCK_STEPS * 2 + half) * TILE_BYTES);
     for (size_t u = first; u * w->unit < end; u++) {
-        const bool grouped = w->kind.scale == WEAVE_SCALE_F16;
         vec_store(panel->scales[pair][u - first] + half * TILE,
-                  grouped ? unit_scales(WEAVE_SCALE_F16, w, rows, u, &none) : vec_set(1.0f));
+                  unit_scales(w->kind.scale, w, rows, u, &none));
         if (w->kind.zero == WEAVE_ZERO_GROUP)
             vec_store(panel->zeros[pair][u - first] + half * TILE,
                       unit_zeros(w->kind.bits, w, rows, u));
@@ -116,7 +114,7 @@ static void unpack_tile(struct panel *panel, const struct weave *w, const struct
 // What 32 tokens and 32 rows need: a block's columns, a unit behind the other.
 struct piece {
     const int8_t *a, *b;
-    const float *x_scale, *x_sum; // [units][32] of the tokens
+    const float *x_scale, *x_sum; // [units][32] of the tokens: scales, sums of codes
     const float *scale, *zero;    // [units][32] of the rows
     float *sums;                  // [2 tiles of tokens][2 of rows]
 };
@@ -141,7 +139,8 @@ INLINE void multiply_unit(const size_t steps, struct piece *p) {
 }
 
 // sums += scales of both sides * products, for tile i of the tokens and j of the rows. Meanwhile a
-// tile of the next unit's codes is asked for, a line with every token.
+// tile of the next unit's codes is asked for, a line with every token: behind so many additions,
+// its loads would be seen too late.
 INLINE void add_tile(const enum weave_zero zeros, const struct piece *p, const int32_t *products,
                      const size_t i, const size_t j) {
     const size_t at = (2 * i + j) * TILE * TILE;
@@ -160,17 +159,15 @@ INLINE void add_tile(const enum weave_zero zeros, const struct piece *p, const i
     }
 }
 
-// sums += a bᵀ, scaled. A unit's four tiles leave between the four parts of the addition before:
-// the next unit's products wait for them, but vectors of floats, which wait for the products (they
-// share a port), need not wait for this.
+// sums += a bᵀ, scaled. Floats wait for products, with which they share a port, but not for stores
+// of tiles. The next unit's products do wait for these. So the additions of the unit before fill
+// the time that a unit's four tiles take to leave.
 INLINE void multiply_pair_of(const enum weave_zero zeros, const size_t steps, size_t units,
                              struct piece p) {
     int32_t products[PAIR_SUMS] __attribute__((aligned(64)));
+    tiles_read_memory();
     multiply_unit(steps, &p);
-    _tile_stored(0, products, 64);
-    _tile_stored(1, products + 256, 64);
-    _tile_stored(2, products + 512, 64);
-    _tile_stored(3, products + 768, 64);
+    store_tiles(products);
     for (size_t u = 1; u < units; u++) {
         multiply_unit(steps, &p);
         add_tile(zeros, &p, products, 0, 0);
@@ -204,15 +201,13 @@ static void multiply_pair(const enum weave_zero zeros, size_t steps, size_t unit
         multiply_pair_of(WEAVE_ZERO_GROUP, 1, units, *p);
 }
 
-// The results of 32 tokens and 32 rows leave as soon as they are complete: 64 cache lines. Where
-// they are too many for the cache they go around it (if the lines are whole): memory need not be
-// read first, and they take 0.2 instead of 1 ms of the 4 that 512 tokens take with 2048 x 2048.
+// The results of 32 tokens and 32 rows leave as soon as they are complete: 64 cache lines, written
+// while the next tiles multiply.
 static void store_pair(const struct weave_job *job, size_t m, const struct row_vector rows[2],
                        size_t row, size_t pair, const float *sums) {
     const size_t first = pair * PAIR, n = job->w->n;
     float *y = job->y + first * job->y_stride + row;
-    const bool around = m * n > CACHED_RESULTS && row + PAIR <= n && (uintptr_t)y % 64 == 0 &&
-                        job->y_stride % TILE == 0;
+    const bool around = row + PAIR <= n && goes_around_cache(m, n, y, job->y_stride);
     for (size_t t = 0; t < min_size(PAIR, m - first); t++, y += job->y_stride)
         for (size_t j = 0; j < 2; j++) {
             vec v = vec_load(sums + ((t / TILE * 2 + j) * TILE + t % TILE) * TILE);
@@ -228,20 +223,20 @@ static void store_pair(const struct weave_job *job, size_t m, const struct row_v
 static void multiply_panel(struct tiles_call *call, const struct weave_job *job, size_t row,
                            size_t n) {
     const struct weave *w = job->w;
-    const size_t y_floats = call->pairs * PANEL_PAIRS * PAIR_SUMS;
+    const size_t row_pairs = call->panel / PAIR, floats = call->pairs * row_pairs * PAIR_SUMS;
     struct panel panel;
-    panel.codes = scratch_get(SCRATCH_PANEL, PANEL_CODES + y_floats * sizeof(float));
+    panel.codes = scratch_get(SCRATCH_PANEL, PANEL_CODES + floats * sizeof(float));
     if (!panel.codes) {
         __atomic_store_n(&call->failed, true, __ATOMIC_RELAXED);
         return;
     }
-    float *y = (float *)(void *)(panel.codes + PANEL_CODES);
+    float *all_sums = (float *)(void *)(panel.codes + PANEL_CODES);
     size_t tiles = (n + TILE - 1) / TILE;
     struct row_vector rows[2 * PANEL_PAIRS] = {{0}};
     // An odd last tile has a partner, whose sums are dropped.
     for (size_t j = 0; j < 2 * PANEL_PAIRS; j++)
         rows[j].block = w->data + (row / TILE + min_size(j, tiles - 1)) * w->block_bytes;
-    configure_tiles();
+    configure_tiles(TILE);
     for (size_t col = 0; col < w->k_padded; col += K_BLOCK) {
         size_t end = min_size(col + K_BLOCK, w->k_padded), first = col / w->unit;
         size_t units = (end - col + w->unit - 1) / w->unit;
@@ -249,15 +244,14 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
             unpack_tile(&panel, w, &rows[j], j, col, end);
         for (size_t pair = 0; pair < call->pairs; pair++)
             for (size_t j = 0; j < tiles; j += 2) {
-                size_t at = pair * call->units + first, pieces = j / 2;
-                float *sums = y + (pair * PANEL_PAIRS + pieces) * PAIR_SUMS;
+                size_t at = pair * call->units + first;
+                float *sums = all_sums + (pair * row_pairs + j / 2) * PAIR_SUMS;
                 const struct piece piece = {.a = call->tiles + at * unit_bytes(call),
-                                            .b =
-                                                panel.codes + pieces * BLOCK_STEPS * 2 * TILE_BYTES,
+                                            .b = panel.codes + j * BLOCK_STEPS * TILE_BYTES,
                                             .x_scale = call->scales + at * PAIR,
-                                            .x_sum = call->sums + at * PAIR,
-                                            .scale = panel.scales[pieces][0],
-                                            .zero = panel.zeros[pieces][0],
+                                            .x_sum = call->code_sums + at * PAIR,
+                                            .scale = panel.scales[j / 2][0],
+                                            .zero = panel.zeros[j / 2][0],
                                             .sums = sums};
                 if (col == 0)
                     memset(sums, 0, PAIR_SUMS * sizeof *sums);
@@ -271,7 +265,7 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
 }
 
 static double tile_operations(size_t steps) {
-    configure_tiles();
+    configure_tiles(TILE);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -290,7 +284,7 @@ static double tile_operations(size_t steps) {
 
 static double fed_operations(size_t steps) {
     static const int8_t tiles[8 * TILE_BYTES] __attribute__((aligned(64)));
-    configure_tiles();
+    configure_tiles(TILE);
     for (size_t s = 0; s < steps; s += 2) {
         struct piece p = {.a = tiles, .b = tiles + 4 * TILE_BYTES};
         multiply_unit(2, &p);

@@ -89,7 +89,7 @@ INLINE void load_quads(const int bits, const bool table, const struct weave *w,
 }
 
 // LANES bytes as floats. GCC 12 takes a converted vector of bytes apart, byte by byte: Q4_K and
-// Q6_K would decode at 60 % of the speed.
+// Q6_K would decode at two thirds of the speed.
 INLINE vec byte_lanes(const unsigned char *p) {
 #if LANES == 16
     return (vec)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i_u *)p)));
