@@ -45,6 +45,18 @@ __attribute__((format(printf, 5, 6))) void bare_check(bool holds, const char *fi
     BARE_CHECK(memcmp(a, b, size) == 0, #a " == " #b, __VA_ARGS__)
 #define cr_assert_float_eq(a, b, near, ...)                                                        \
     BARE_CHECK(fabs((double)(a) - (double)(b)) <= (near), #a " is near " #b, __VA_ARGS__)
+#define cr_expect cr_assert // here the first failure ends a test
+#define cr_expect_not cr_assert_not
+#define cr_expect_null cr_assert_null
+#define cr_expect_eq cr_assert_eq
+#define cr_expect_neq cr_assert_neq
+#define cr_expect_lt cr_assert_lt
+#define cr_expect_leq cr_assert_leq
+#define cr_expect_gt cr_assert_gt
+#define cr_expect_geq cr_assert_geq
+#define cr_expect_str_eq cr_assert_str_eq
+#define cr_expect_arr_eq cr_assert_arr_eq
+#define cr_expect_float_eq cr_assert_float_eq
 #define cr_skip_test(...) return
 
 #endif
