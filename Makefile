@@ -183,7 +183,7 @@ $(BUILD)/bare-tests: $(BARE_SOURCES:%.c=$(BUILD)/obj/%.o)
 # -O1: sanitized -O3 kernels take minutes to compile and find no more.
 san: setup
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/san CFLAGS="-O1 -g" \
-		EXTRA_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer" \
+		EXTRA_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation" \
 		build/san/nibble-tests
 	@tests/run.sh build/san/nibble-tests $(MIN_TESTS)
 
