@@ -9,7 +9,7 @@ enum {
     K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
     PANEL = 256,   // rows a thread takes at a time: 128 KB of a block's weights
     MIN_TOKENS = 8,
-    FEW_STEPS = 32, // tiles of a few tokens' activations that a thread makes at a time
+    FEW_STEPS = 32 // tiles of a few tokens' activations that a thread makes at a time
 };
 
 #include "amx_begin.h"

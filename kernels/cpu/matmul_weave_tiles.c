@@ -6,12 +6,11 @@
 #include "kernels/cpu/threads.h"
 
 enum {
-    K_BLOCK = 1024, // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
-    PANEL = 256,    // rows a thread takes at a time: 256 KB of a block's codes in the L2 cache
-    PANELS_MIN = 4, // for each thread, or panels get smaller
-    FEW_MIN = 5,    // fewer tokens are faster without tiles
-    FEW_AHEAD =
-        3072 // bytes that their weights are asked for before they are needed; 2048 was slower
+    K_BLOCK = 1024,  // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
+    PANEL = 256,     // rows a thread takes at a time: 256 KB of a block's codes in the L2 cache
+    PANELS_MIN = 4,  // for each thread, or panels get smaller
+    FEW_MIN = 5,     // fewer tokens are faster without tiles
+    FEW_AHEAD = 3072 // bytes that their weights are asked for ahead; 2048 was slower
 };
 
 #include "amx_begin.h"
