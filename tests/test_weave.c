@@ -277,6 +277,31 @@ Test(weave_x, equals_the_reference) {
         }
 }
 
+Test(weave_x, of_gates_equals_that_of_their_products) {
+    const size_t ks[] = {1, 15, 33, 256, 1000};
+    for (size_t i = 0; i < WEAVE_KINDS * 5; i++) {
+        struct random r = {i};
+        struct weave w;
+        struct error err = {0};
+        struct weave_x want = {0}, got = {0};
+        size_t k = ks[i % 5], stride = k + 1;
+        if (!weave_layout(&w, &weave_kinds[i / 5], 1, k))
+            continue;
+        float *gate = outliers(&r, 3, stride), *up = outliers(&r, 3, stride);
+        float *x = poisoned(3 * stride);
+        FOR_EACH_LEVEL(level) {
+            silu_mul(x, gate, up, 3 * stride);
+            cr_assert(weave_x_make(&want, &w, x, stride, 3, &err));
+            cr_assert(weave_x_make_gated(&got, &w, gate, up, stride, 3, &err));
+            cr_assert_arr_eq(got.q, want.q, 3 * want.q_stride);
+            cr_assert_arr_eq(got.sum, want.sum, 3 * want.units * sizeof(int32_t));
+            cr_assert_arr_eq(got.scale, want.scale, 3 * want.units * sizeof(float));
+        }
+        weave_x_free(&want), weave_x_free(&got);
+        release(gate), release(up), release(x);
+    }
+}
+
 Test(matmul_weave, a_nan_or_infinity_stays_visible) {
     enum { N = 20, K = 300 };
     struct random r = {9};

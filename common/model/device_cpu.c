@@ -220,13 +220,24 @@ static bool cpu_inner(struct pass *p, size_t layer, struct error *err) {
         return false;
     if (gelu)
         gelu_tanh(ws->up, ws->up, inner);
-    else
-        silu_mul(ws->up, ws->gate, ws->up, inner);
     return true;
 }
 
+// What goes into it is silu(gate) * up, unless the architecture has no gate.
 static bool cpu_down(struct pass *p, size_t layer, struct error *err) {
-    return add_linear(p, &p->m->layers[layer].down, ((struct workspace *)p->state)->up, err);
+    struct workspace *ws = p->state;
+    const struct linear *down = &p->m->layers[layer].down;
+    size_t n = p->b->n;
+    if (p->m->config.arch->gelu)
+        return add_linear(p, down, ws->up, err);
+    if (p->observe) {
+        silu_mul(ws->up, ws->gate, ws->up, n * p->m->config.intermediate);
+        return add_linear(p, down, ws->up, err);
+    }
+    if (!linear_forward_gated(ws->sum, down, ws->gate, ws->up, n, err))
+        return false;
+    add_to(ws->x, ws->sum, n * p->m->config.hidden);
+    return true;
 }
 
 static bool cpu_finish(struct pass *p, float *hidden, struct error *err) {

@@ -55,8 +55,9 @@ static void forward_unpacked(float *y, const struct linear *l, const float *x, s
 
 // Those that are woven, with activations in int8: made once for all that have the first one's unit.
 // (Woven ones whose x may not be rounded are read row by row, as any other: forward_unpacked.)
+// With a gate, of silu(gate) * x.
 static bool forward_woven(float *const *y, const struct linear *const *l, size_t n, const float *x,
-                          size_t m, struct error *err) {
+                          const float *gate, size_t m, struct error *err) {
     struct weave_job jobs[LINEARS_TOGETHER];
     struct weave_x q = {0};
     bool ok = true;
@@ -64,7 +65,9 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
         size_t together = 0;
         for (; i < n && (together == 0 || l[i]->weave.unit == jobs[0].w->unit); i++)
             jobs[together++] = (struct weave_job){&l[i]->weave, y[i], l[i]->w.shape[0], l[i]->bias};
-        ok = weave_x_make(&q, jobs[0].w, x, jobs[0].w->k, m, err);
+        size_t k = jobs[0].w->k;
+        ok = gate ? weave_x_make_gated(&q, jobs[0].w, gate, x, k, m, err)
+                  : weave_x_make(&q, jobs[0].w, x, k, m, err);
         if (ok)
             matmul_weave(jobs, together, &q);
     }
@@ -120,9 +123,19 @@ bool linears_forward(float *const *y, const struct linear *const *l, size_t n, c
     }
     if (n_tiles && !matmul_tiles(tiles, n_tiles, x, k, m, k))
         return error_set(err, "out of memory for the activations of %zu tokens", m);
-    return n_woven == 0 || forward_woven(woven_y, woven, n_woven, x, m, err);
+    return n_woven == 0 || forward_woven(woven_y, woven, n_woven, x, NULL, m, err);
 }
 
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err) {
     return linears_forward(&y, &l, 1, x, m, err);
+}
+
+bool linear_forward_gated(float *y, const struct linear *l, const float *gate, float *up, size_t m,
+                          struct error *err) {
+    struct weight_source source;
+    struct tile_job job;
+    if (l->w.woven && l->rounds_x && !l->int8_activations && !tile_job(l, m, y, &source, &job))
+        return forward_woven(&y, &l, 1, up, gate, m, err);
+    silu_mul(up, gate, up, m * l->w.shape[1]);
+    return linear_forward(y, l, up, m, err);
 }

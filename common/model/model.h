@@ -68,6 +68,9 @@ bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, 
 // The same for several that read the same x [m, K]: y[i] = l[i](x). What they share is done once.
 bool linears_forward(float *const *y, const struct linear *const *l, size_t n, const float *x,
                      size_t m, struct error *err);
+// y = linear(silu(gate) * up); up's contents are lost.
+bool linear_forward_gated(float *y, const struct linear *l, const float *gate, float *up, size_t m,
+                          struct error *err);
 
 // ---- the cache of keys and values --------------------------------------------------------------
 

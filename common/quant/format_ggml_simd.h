@@ -1,5 +1,4 @@
 // What the block formats' vector code shares: bytes in and out, and 32 neighbours at a time.
-#define vec_min SIMD(vec_min)
 #define vec_clamp SIMD(vec_clamp)
 #define vec_round SIMD(vec_round)
 #define byte_vec SIMD(byte_vec)
@@ -16,25 +15,8 @@
 #define largest_signed SIMD(largest_signed)
 #define store_nibbles SIMD(store_nibbles)
 
-// a < b ? a : b and a > b ? a : b in one instruction where there is one.
-INLINE vec vec_min(vec a, vec b) {
-#if LANES == 16
-    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
-#elif LANES == 8
-    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
-#else
-    return vec_select(a < b, a, b);
-#endif
-}
-
 INLINE vec vec_clamp(vec x, float lo, float hi) {
-#if LANES == 16
-    return vec_min((vec)_mm512_max_ps((__m512)x, (__m512)vec_set(lo)), vec_set(hi));
-#elif LANES == 8
-    return vec_min((vec)_mm256_max_ps((__m256)x, (__m256)vec_set(lo)), vec_set(hi));
-#else
     return vec_min(vec_max(x, vec_set(lo)), vec_set(hi));
-#endif
 }
 
 // To even; see round_even.

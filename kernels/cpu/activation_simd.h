@@ -1,7 +1,7 @@
 static void SIMD(silu_mul_part)(float *y, const float *gate, const float *up, size_t n) {
     for (size_t i = 0; i < n; i += LANES) {
         vec g = vec_load_part(gate + i, n - i), u = vec_load_part(up + i, n - i);
-        vec_store_part(y + i, g / (1.0f + vec_exp(-g)) * u, n - i);
+        vec_store_part(y + i, vec_silu(g) * u, n - i);
     }
 }
 

@@ -45,7 +45,7 @@ bool weave_layout(struct weave *w, const struct weave_kind *kind, size_t n, size
     if (k == 0 || k > MOST || (super && k % WEAVE_SUPER))
         return false;
     size_t group = kind->group ? kind->group : w->k_padded;
-    w->unit = group < 128 ? group : 128;
+    w->unit = group < WEAVE_UNIT_MAX ? group : WEAVE_UNIT_MAX;
     w->units = (k + w->unit - 1) / w->unit;
     w->groups = (k + group - 1) / group;
     w->high = pad(w->k_padded * WEAVE_ROWS * (kind->bits == 8 ? 8 : 4) / 8, LINE);

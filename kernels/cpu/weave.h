@@ -31,7 +31,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WEAVE_ROWS = 16, WEAVE_COLUMNS = 32, WEAVE_SUPER = 256 };
+enum { WEAVE_ROWS = 16, WEAVE_COLUMNS = 32, WEAVE_SUPER = 256, WEAVE_UNIT_MAX = 128 };
 
 enum weave_scale { WEAVE_SCALE_ROW, WEAVE_SCALE_F16, WEAVE_SCALE_K4, WEAVE_SCALE_K6 };
 enum weave_zero { WEAVE_ZERO_ALL, WEAVE_ZERO_GROUP, WEAVE_ZERO_OFFSET, WEAVE_ZERO_K4 };
@@ -49,7 +49,7 @@ struct weave_kind {
 struct weave {
     struct weave_kind kind;
     size_t n, k, k_padded;
-    size_t unit, units;         // columns that are summed as integers: the group, at most 128
+    size_t unit, units;         // columns that are summed as integers: the group, at most WEAVE_UNIT_MAX
     size_t groups;              // scales in a row
     size_t high, scales, zeros; // offsets of the planes in a block
     size_t block_bytes;         // of sixteen rows

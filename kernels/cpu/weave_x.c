@@ -60,28 +60,39 @@ void weave_x_make_ref(struct weave_x *out, const float *x, size_t x_stride) {
 
 struct quantize_job {
     struct weave_x *out;
-    const float *x;
+    const float *x, *gate; // gate: or NULL
     size_t x_stride;
 };
 
 static void quantize_row(void *context, size_t i) {
     const struct quantize_job *job = context;
     const struct weave_x *out = job->out;
-    SIMD_CALL(weave_x_row, out, i, job->x + i * job->x_stride);
+    SIMD_CALL(weave_x_row, out, i, job->x + i * job->x_stride,
+              job->gate ? job->gate + i * job->x_stride : NULL);
 }
 
-bool weave_x_make(struct weave_x *out, const struct weave *w, const float *x, size_t x_stride,
-                  size_t m, struct error *err) {
+static bool make(struct weave_x *out, const struct weave *w, const float *x, const float *gate,
+                 size_t x_stride, size_t m, struct error *err) {
     weave_x_shape(out, w, m);
     if (!weave_x_reserve(out, err))
         return false;
-    struct quantize_job job = {out, x, x_stride};
+    struct quantize_job job = {out, x, gate, x_stride};
     if (m * w->k >= TEAM_MIN)
         team_run(m, quantize_row, &job);
     else
         for (size_t i = 0; i < m; i++)
             quantize_row(&job, i);
     return true;
+}
+
+bool weave_x_make(struct weave_x *out, const struct weave *w, const float *x, size_t x_stride,
+                  size_t m, struct error *err) {
+    return make(out, w, x, NULL, x_stride, m, err);
+}
+
+bool weave_x_make_gated(struct weave_x *out, const struct weave *w, const float *gate,
+                        const float *up, size_t stride, size_t m, struct error *err) {
+    return make(out, w, up, gate, stride, m, err);
 }
 
 void weave_x_free(struct weave_x *x) {
