@@ -1,5 +1,8 @@
 #include "dot_simd.h"
-#define attend_softmax_row SIMD(attend_softmax_row)
+#define attend_seen SIMD(attend_seen)
+#define attend_largest SIMD(attend_largest)
+#define attend_exp SIMD(attend_exp)
+#define attend_softmax SIMD(attend_softmax)
 #define attend_values_tile SIMD(attend_values_tile)
 #define attend_values SIMD(attend_values)
 #define attend_scores SIMD(attend_scores)
@@ -48,31 +51,58 @@ INLINE void attend_scores(float (*scores)[ATTENTION_KEYS], const struct attentio
     }
 }
 
-// Turns the scores of keys from … to into e^(score - largest), those of all others into 0. Returns
-// what the sums so far must be multiplied by, because the largest score may have grown.
-INLINE float attend_softmax_row(float scores[ATTENTION_KEYS], size_t from, size_t to,
-                                float *largest, float *total) {
-    if (from >= to) {
-        memset(scores, 0, ATTENTION_KEYS * sizeof *scores);
-        return 1.0f;
-    }
-    for (size_t p = 0; p < from; p++)
+// Which of a block's keys a row sees: p from … to - 1; none if from >= to.
+struct attend_seen {
+    size_t from, to;
+};
+
+// The largest score so far. Keys that the row does not see get -infinity.
+INLINE float attend_largest(float scores[ATTENTION_KEYS], struct attend_seen seen, float largest) {
+    if (seen.from >= seen.to)
+        return largest;
+    for (size_t p = 0; p < seen.from; p++)
         scores[p] = -INFINITY;
-    for (size_t p = to; p < ATTENTION_KEYS; p++)
+    for (size_t p = seen.to; p < ATTENTION_KEYS; p++)
         scores[p] = -INFINITY;
-    vec most = vec_set(*largest), sum = {0};
+    vec most = vec_set(largest);
     for (size_t p = 0; p < ATTENTION_KEYS; p += LANES)
         most = vec_max(vec_load(scores + p), most);
-    float now = vec_largest(most);
+    return vec_largest(most);
+}
+
+// Turns scores into e^(score - largest) and returns their sum.
+INLINE float attend_exp(float scores[ATTENTION_KEYS], struct attend_seen seen, float largest) {
+    if (seen.from >= seen.to) {
+        memset(scores, 0, ATTENTION_KEYS * sizeof *scores);
+        return 0;
+    }
+    vec sum = {0};
     for (size_t p = 0; p < ATTENTION_KEYS; p += LANES) {
-        vec e = vec_exp(vec_load(scores + p) - now);
+        vec e = vec_exp(vec_load(scores + p) - largest);
         vec_store(scores + p, e);
         sum += e;
     }
-    float shrink = *largest == now ? 1.0f : vec_exp(vec_set(*largest - now))[0];
-    *total = *total * shrink + vec_sum(sum);
-    *largest = now;
-    return shrink;
+    return vec_sum(sum);
+}
+
+// Turns all rows' scores into weights; `shrink` is what their sums so far must be multiplied by,
+// because the largest score may have grown. A step for all rows at a time, since a row's steps wait
+// for each other.
+INLINE void attend_softmax(float (*scores)[ATTENTION_KEYS], const struct attend_seen *seen,
+                           size_t rows, struct attention_sums *sums, float *shrink) {
+    float now[ATTENTION_ROWS];
+    for (size_t r = 0; r < rows; r++)
+        now[r] = attend_largest(scores[r], seen[r], sums->largest[r]);
+    for (size_t r = 0; r < rows; r += LANES) {
+        vec old = vec_load_part(sums->largest + r, rows - r),
+            new = vec_load_part(now + r, rows - r);
+        vec_store_part(shrink + r, vec_select(old == new, vec_set(1), vec_exp(old - new)),
+                       rows - r);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        sums->total[r] = sums->total[r] * shrink[r] + attend_exp(scores[r], seen[r], now[r]);
+        sums->largest[r] = now[r];
+    }
 }
 
 // out[i][0 … columns] = out * shrink[i] + Σ weights[i][p] v_p, in registers over all keys;
@@ -163,15 +193,16 @@ INLINE void attend_keys(const struct attention_block *b, struct attention_sums *
                         int32_t first, int32_t last) {
     float scores[ATTENTION_ROWS][ATTENTION_KEYS] __attribute__((aligned(64)));
     float shrink[ATTENTION_ROWS];
+    struct attend_seen seen[ATTENTION_ROWS];
     size_t from = (size_t)(first - start), to = (size_t)(last - start) + 1;
     attend_scores(scores, b, (size_t)start, from, to);
     for (size_t r = 0; r < b->rows; r++) {
         const struct attention_query *q = &b->queries[r / b->n_heads];
         size_t row_from = q->first > first ? (size_t)((int64_t)q->first - start) : from;
         size_t row_to = q->last < last ? (size_t)((int64_t)q->last - start + 1) : to;
-        shrink[r] = attend_softmax_row(scores[r], row_from, q->last < start ? 0 : row_to,
-                                       &sums->largest[r], &sums->total[r]);
+        seen[r] = (struct attend_seen){row_from, q->last < start ? 0 : row_to};
     }
+    attend_softmax(scores, seen, b->rows, sums, shrink);
     const float *v = b->v + ((size_t)start + from) * b->d;
     attend_values(b, sums, shrink, &scores[0][from], v, to - from);
 }
