@@ -37,10 +37,10 @@ static void check_format(const char *folder, const char *recipe_text) {
 }
 
 Test(packed_woven, saved_and_woven_in_memory_are_the_same_model) {
-    static const char *const formats[] = {"int8",        "int8-tensor", "int8-g128",   "int4-g128",
-                                          "int4-g64-zp", "int4",        "int5-g32-zp", "int6-g64",
-                                          "q8_0",        "q4_0",        "q4_1",        "q5_0",
-                                          "q4_k",        "q5_k",        "q6_k",        "iq4_nl"};
+    static const char *const formats[] = {
+        "int8",        "int8-tensor", "int8-g128", "int4-g128", "int4-g64-zp", "int4",
+        "int5-g32-zp", "int6-g64",    "q8_0",      "q4_0",      "q4_1",        "q5_0",
+        "q4_k",        "q5_k",        "q6_k",      "iq4_nl",    "nf4"};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         char recipe[64];
         snprintf(recipe, sizeof recipe, "*proj|*embed_tokens  %s", formats[i]);
@@ -104,7 +104,7 @@ Test(packed_woven, nothing_is_woven_or_copied_at_load) {
 }
 
 Test(packed_woven, what_no_kernel_reads_woven_is_saved_in_rows) {
-    struct places p = places_of("*up_proj  nf4\n*down_proj  int3-g64", false, true);
+    struct places p = places_of("*up_proj  mxfp4\n*down_proj  int3-g64", false, true);
     cr_assert(p.woven == 0 && p.in_rows > 2, "%zu, %zu", p.woven, p.in_rows);
     p = places_of("*up_proj  int8\n*down_proj  int8-tensor", true, true);
     cr_assert(p.woven == 0 && p.in_rows > 2, "%zu, %zu", p.woven, p.in_rows);

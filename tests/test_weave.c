@@ -27,6 +27,8 @@ Test(weave, gives_back_what_was_put_in) {
                 cr_assert_arr_eq(got.codes, want.codes, w.k);
                 if (w.kind.scale == WEAVE_SCALE_ROW)
                     cr_assert_eq(got.row_scale, want.row_scale);
+                else if (w.kind.scale == WEAVE_SCALE_F32)
+                    cr_assert_arr_eq(got.wide_scales, want.wide_scales, w.groups * sizeof(float));
                 else
                     cr_assert_arr_eq(got.scales, want.scales,
                                      (w.kind.scale == WEAVE_SCALE_F16 ? w.groups : w.k / 256) * 2);

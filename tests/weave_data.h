@@ -9,6 +9,11 @@
 static const int8_t curve[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                  1,    13,   25,  38,  53,  69,  89,  113};
 
+static const float curve_levels[16] = {-127 / 128., -104 / 128., -83 / 128., -65 / 128.,
+                                       -49 / 128.,  -35 / 128.,  -22 / 128., -10 / 128.,
+                                       1 / 128.,    13 / 128.,   25 / 128.,  38 / 128.,
+                                       53 / 128.,   69 / 128.,   89 / 128.,  113 / 128.};
+
 // Every shape of format the kernels know.
 static const struct weave_kind weave_kinds[] = {
     {.bits = 4, .group = 128, .scale = WEAVE_SCALE_F16, .zero_code = 8},
@@ -20,6 +25,12 @@ static const struct weave_kind weave_kinds[] = {
     {.bits = 4, .scale = WEAVE_SCALE_ROW, .zero_code = 8},
     {.bits = 4, .scale = WEAVE_SCALE_ROW, .zero = WEAVE_ZERO_GROUP},
     {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .table = curve},
+    {.bits = 4,
+     .group = 64,
+     .scale = WEAVE_SCALE_F32,
+     .table = curve,
+     .levels = curve_levels,
+     .step = 1 / 128.f},
     {.bits = 4, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4},
     {.bits = 5, .group = 32, .scale = WEAVE_SCALE_F16, .zero_code = 16},
     {.bits = 5, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4},
@@ -44,6 +55,7 @@ static inline void random_row(struct random *r, const struct weave *w, struct we
     row->row_scale = (float)random_uniform(r);
     for (size_t g = 0; g < w->groups; g++) {
         row->scales[g] = random_half(r);
+        row->wide_scales[g] = (float)random_normal(r);
         row->offsets[g] = random_half(r);
         row->zeros[g] = (uint8_t)random_below(r, 1u << (w->kind.bits < 8 ? w->kind.bits : 7));
     }

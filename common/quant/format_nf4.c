@@ -23,23 +23,22 @@ enum { NF4_WEIGHTS = 64, NF4_BYTES = sizeof(float) + NF4_WEIGHTS / 2 };
 
 // Of each half, the means of the outermost quantiles that are equally likely (Dettmers et al. 2023,
 // appendix E), divided by the largest; the library's constants.
-static const float nf4_values[16] = {
-    -1.0f,
-    -0.6961928009986877f,
-    -0.5250730514526367f,
-    -0.39491748809814453f,
-    -0.28444138169288635f,
-    -0.18477343022823334f,
-    -0.09105003625154495f,
-    0.0f,
-    0.07958029955625534f,
-    0.16093020141124725f,
-    0.24611230194568634f,
-    0.33791524171829224f,
-    0.44070982933044434f,
-    0.5626170039176941f,
-    0.7229568362236023f,
-    1.0f};
+const float quant_nf4_values[16] = {-1.0f,
+                                    -0.6961928009986877f,
+                                    -0.5250730514526367f,
+                                    -0.39491748809814453f,
+                                    -0.28444138169288635f,
+                                    -0.18477343022823334f,
+                                    -0.09105003625154495f,
+                                    0.0f,
+                                    0.07958029955625534f,
+                                    0.16093020141124725f,
+                                    0.24611230194568634f,
+                                    0.33791524171829224f,
+                                    0.44070982933044434f,
+                                    0.5626170039176941f,
+                                    0.7229568362236023f,
+                                    1.0f};
 
 static inline float nf4_absmax(const uint8_t *block) {
     float absmax;
@@ -48,7 +47,8 @@ static inline float nf4_absmax(const uint8_t *block) {
 }
 
 static float value_nf4(const uint8_t *block, size_t i) {
-    return nf4_absmax(block) * nf4_values[block[sizeof(float) + i / 2] >> (i % 2 ? 0 : 4) & 15];
+    return nf4_absmax(block) *
+           quant_nf4_values[block[sizeof(float) + i / 2] >> (i % 2 ? 0 : 4) & 15];
 }
 
 #define SIMD_BODY "quant/format_nf4_simd.h"

@@ -5,7 +5,7 @@ INLINE void SIMD(unpack_nf4)(const uint8_t *block, float *out) {
     float absmax = nf4_absmax(block);
     const uint8_t *pairs = block + sizeof absmax;
 #if LANES == 16
-    const __m512 values = _mm512_loadu_ps(nf4_values), scale = _mm512_set1_ps(absmax);
+    const __m512 values = _mm512_loadu_ps(quant_nf4_values), scale = _mm512_set1_ps(absmax);
     for (int i = 0; i < NF4_WEIGHTS; i += 16, pairs += 8) {
         __m128i both = _mm_loadl_epi64((const void *)pairs), mask = _mm_set1_epi8(15);
         __m128i high = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
@@ -15,8 +15,8 @@ INLINE void SIMD(unpack_nf4)(const uint8_t *block, float *out) {
     }
 #else
     for (int i = 0; i < NF4_WEIGHTS; i += 2, pairs++) {
-        out[i] = absmax * nf4_values[*pairs >> 4];
-        out[i + 1] = absmax * nf4_values[*pairs & 15];
+        out[i] = absmax * quant_nf4_values[*pairs >> 4];
+        out[i + 1] = absmax * quant_nf4_values[*pairs & 15];
     }
 #endif
 }
@@ -30,7 +30,7 @@ static void SIMD(round_nf4)(const float *w, float inverse, uint8_t *pairs) {
         vec x = vec_load(w + i) * inverse;
         ivec code = {0};
         for (int m = 0; m < 15; m++)
-            code -= x > (nf4_values[m] + nf4_values[m + 1]) * 0.5f;
+            code -= x > (quant_nf4_values[m] + quant_nf4_values[m + 1]) * 0.5f;
         memcpy(codes + i, &code, sizeof code);
     }
     for (int i = 0; i < NF4_WEIGHTS; i += 2)

@@ -1,4 +1,4 @@
-// What the format families share; for common/quant/format*.c and their tests only.
+// What the format families share; for common/quant/format*.c, woven_rows.c and their tests only.
 //
 // Fast dequantizers are always-inline bodies, compiled once per instruction set (FORMAT_VERSIONS)
 // and chosen at each call from what the CPU has. The compiler vectorises the loops; no ifunc is
@@ -36,12 +36,13 @@ bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t
 // The blocks of GGUF files, format_ggml_*.c.
 #define QUANT_GGML_FORMATS(X)                                                                      \
     X(q8_0)                                                                                        \
-    X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(iq4_nl) X(iq4_xs)    \
-        X(mxfp4)
+    X(q4_0)                                                                                        \
+    X(q4_1) X(q5_0) X(q5_1) X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(iq4_nl) X(iq4_xs) X(mxfp4)
 #define QUANT_DECLARE(id) extern const struct quant_format quant_##id;
 QUANT_GGML_FORMATS(QUANT_DECLARE)
 
 extern const struct quant_format quant_nf4;
+extern const float quant_nf4_values[16]; // what its codes stand for, times the block's absmax
 
 // The interval of n weights, widened to include 0: lo <= 0 <= hi. NaN or infinite if a weight is.
 struct quant_range {

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#include "quant/format.h"
+#include "quant/format_shared.h"
 #include "quant/woven.h"
 
 enum {
@@ -22,6 +22,12 @@ enum {
 
 static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                   1,    13,   25,  38,  53,  69,  89,  113};
+
+// NF4's values (format_nf4.c) in the 112ths of a block's largest that they are nearest to: of all
+// steps that keep within int8, 1/112.03 leaves the least error, 0.0017 in the mean of squares.
+static const int8_t nf4_table[16] = {-112, -78, -59, -44, -32, -21, -10, 0,
+                                     9,    18,  28,  38,  49,  63,  81,  112};
+static const float nf4_steps = 112.03f;
 
 static bool block_kind(int type, struct weave_kind *kind) {
     const struct weave_kind f16 = {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16};
@@ -53,7 +59,16 @@ bool woven_kind(const struct quant_format *f, size_t k, struct weave_kind *kind)
     if (!f || f->dtype != DTYPE_BLOCK)
         return false;
     if (f->block_weights) {
-        if (k % f->block_weights || !block_kind(f->gguf_type - 1, kind))
+        if (f == &quant_nf4)
+            *kind = (struct weave_kind){.bits = 4,
+                                        .group = f->block_weights,
+                                        .scale = WEAVE_SCALE_F32,
+                                        .table = nf4_table,
+                                        .levels = quant_nf4_values,
+                                        .step = 1 / nf4_steps};
+        else if (!block_kind(f->gguf_type - 1, kind))
+            return false;
+        if (k % f->block_weights)
             return false;
     } else {
         bool packed = f->bits >= 4 && f->bits <= 6;
@@ -279,6 +294,23 @@ static void write_block_k6(const struct weave_row *row, size_t b, uint8_t *block
     memcpy(block + 208, &row->scales[b], sizeof(uint16_t));
 }
 
+// One float32, then pairs of codes, the first above (format_nf4.c).
+static void read_block_nf4(const uint8_t *block, size_t b, struct weave_row *row) {
+    uint8_t *codes = row->codes + 64 * b;
+    memcpy(&row->wide_scales[b], block, sizeof(float));
+    block += sizeof(float);
+    for (size_t j = 0; j < 64; j++)
+        codes[j] = block[j / 2] >> (j % 2 ? 0 : 4) & 15;
+}
+
+static void write_block_nf4(const struct weave_row *row, size_t b, uint8_t *block) {
+    const uint8_t *codes = row->codes + 64 * b;
+    memcpy(block, &row->wide_scales[b], sizeof(float));
+    block += sizeof(float);
+    for (size_t j = 0; j < 32; j++)
+        block[j] = (uint8_t)(codes[2 * j] << 4 | codes[2 * j + 1]);
+}
+
 // ---- rows -------------------------------------------------------------------------------------
 
 void woven_row_read(const struct tensor *w, size_t i, struct weave_row *row) {
@@ -291,7 +323,9 @@ void woven_row_read(const struct tensor *w, size_t i, struct weave_row *row) {
     size_t blocks = w->shape[1] / f->block_weights;
     const uint8_t *block = (const uint8_t *)w->data + i * blocks * f->block_bytes;
     for (size_t b = 0; b < blocks; b++, block += f->block_bytes) {
-        if (f->block_weights == 32)
+        if (f == &quant_nf4)
+            read_block_nf4(block, b, row);
+        else if (f->block_weights == 32)
             read_block_32(type, block, b, row);
         else if (type == Q6_K)
             read_block_k6(block, b, row);
@@ -310,7 +344,9 @@ void woven_row_write(const struct tensor *w, size_t i, const struct weave_row *r
     size_t blocks = w->shape[1] / f->block_weights;
     uint8_t *block = (uint8_t *)data + i * blocks * f->block_bytes;
     for (size_t b = 0; b < blocks; b++, block += f->block_bytes) {
-        if (f->block_weights == 32)
+        if (f == &quant_nf4)
+            write_block_nf4(row, b, block);
+        else if (f->block_weights == 32)
             write_block_32(type, row, b, block);
         else if (type == Q6_K)
             write_block_k6(row, b, block);

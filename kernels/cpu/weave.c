@@ -21,6 +21,8 @@ static size_t scale_plane(const struct weave *w) {
         return WEAVE_ROWS * sizeof(float);
     case WEAVE_SCALE_F16:
         return w->groups * WEAVE_ROWS * sizeof(uint16_t);
+    case WEAVE_SCALE_F32:
+        return w->groups * WEAVE_ROWS * sizeof(float);
     case WEAVE_SCALE_K4:
         return supers * K4_BYTES;
     default:
@@ -67,11 +69,13 @@ bool weave_row_init(struct weave_row *row, const struct weave *w) {
     size_t subs = w->k / K6_SUB + 1;
     *row = (struct weave_row){.codes = calloc(w->k_padded, 1),
                               .scales = calloc(w->groups, sizeof(uint16_t)),
+                              .wide_scales = calloc(w->groups, sizeof(float)),
                               .offsets = calloc(w->groups, sizeof(uint16_t)),
                               .zeros = calloc(w->groups, 1),
                               .small = calloc(subs, 1),
                               .small_offsets = calloc(subs, 1)};
-    if (row->codes && row->scales && row->offsets && row->zeros && row->small && row->small_offsets)
+    if (row->codes && row->scales && row->wide_scales && row->offsets && row->zeros && row->small &&
+        row->small_offsets)
         return true;
     weave_row_free(row);
     return false;
@@ -80,6 +84,7 @@ bool weave_row_init(struct weave_row *row, const struct weave *w) {
 void weave_row_free(struct weave_row *row) {
     free(row->codes);
     free(row->scales);
+    free(row->wide_scales);
     free(row->offsets);
     free(row->zeros);
     free(row->small);
@@ -133,6 +138,10 @@ static unsigned char *half_at(unsigned char *plane, size_t group, size_t r) {
     return plane + (group * WEAVE_ROWS + r) * sizeof(uint16_t);
 }
 
+static unsigned char *float_at(unsigned char *plane, size_t group, size_t r) {
+    return plane + (group * WEAVE_ROWS + r) * sizeof(float);
+}
+
 // Scale and offset of sub-block j, six bits each: low four in one plane, high two in the next.
 static void put_k4(unsigned char *super, size_t r, const struct weave_row *row, size_t s) {
     for (size_t j = 0; j < WEAVE_SUPER / K4_SUB; j++) {
@@ -164,6 +173,9 @@ static void put_scales(const struct weave *w, unsigned char *block, size_t r,
     else if (w->kind.scale == WEAVE_SCALE_F16)
         for (size_t g = 0; g < w->groups; g++)
             memcpy(half_at(plane, g, r), &row->scales[g], sizeof(uint16_t));
+    else if (w->kind.scale == WEAVE_SCALE_F32)
+        for (size_t g = 0; g < w->groups; g++)
+            memcpy(float_at(plane, g, r), &row->wide_scales[g], sizeof(float));
     else if (w->kind.scale == WEAVE_SCALE_K4)
         for (size_t s = 0; s < w->k / WEAVE_SUPER; s++)
             put_k4(plane + s * K4_BYTES, r, row, s);
@@ -184,6 +196,9 @@ static void get_scales(const struct weave *w, unsigned char *block, size_t r,
     else if (w->kind.scale == WEAVE_SCALE_F16)
         for (size_t g = 0; g < w->groups; g++)
             memcpy(&row->scales[g], half_at(plane, g, r), sizeof(uint16_t));
+    else if (w->kind.scale == WEAVE_SCALE_F32)
+        for (size_t g = 0; g < w->groups; g++)
+            memcpy(&row->wide_scales[g], float_at(plane, g, r), sizeof(float));
     else if (w->kind.scale == WEAVE_SCALE_K4)
         for (size_t s = 0; s < w->k / WEAVE_SUPER; s++)
             get_k4(plane + s * K4_BYTES, r, row, s);
@@ -283,6 +298,8 @@ static struct meaning meaning_of(const struct weave *w, unsigned char *block, si
     size_t g = w->kind.group ? c / w->kind.group : 0;
     if (w->kind.scale == WEAVE_SCALE_ROW)
         memcpy(&m.scale, plane + r * sizeof(float), sizeof(float));
+    else if (w->kind.scale == WEAVE_SCALE_F32)
+        memcpy(&m.scale, float_at(plane, g, r), sizeof(float));
     else
         m.scale = half_float(plane, g, r);
     if (w->kind.zero == WEAVE_ZERO_OFFSET)
@@ -306,7 +323,8 @@ void weave_read(const struct weave *w, size_t i, size_t col, size_t count, float
             int code = w->kind.table       ? w->kind.table[codes[c]]
                        : w->kind.bits == 8 ? (int8_t)codes[c]
                                            : codes[c];
-            float value = m.scale * (float)(code - m.zero);
+            float value =
+                m.scale * (w->kind.levels ? w->kind.levels[codes[c]] : (float)(code - m.zero));
             out[done + c] = w->kind.zero == WEAVE_ZERO_OFFSET || w->kind.zero == WEAVE_ZERO_K4
                                 ? value + m.offset
                                 : value;

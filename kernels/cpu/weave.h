@@ -17,9 +17,9 @@
 // It takes the bytes the format took, except that columns are padded to 32 and rows to 16. A weight
 // is scale * (code - zero), or scale * table[code], or scale * code + offset:
 //
-//     scale   of a row: float32. Of a group: float16, 16 rows side by side. K4 and K6: the
-//     two-level
-//             scales of GGUF's Q4_K/Q5_K and Q6_K, one float16 for 256 columns and small integers.
+//     scale   of a row: float32. Of a group: float16 or float32, 16 rows side by side. K4 and K6:
+//             the two-level scales of GGUF's Q4_K/Q5_K and Q6_K, one float16 for 256 columns and
+//             small integers.
 //     zero    one for all, or one per group (4 or 8 bits), or a float16 offset per group.
 //
 // Files hold these bytes (model/packed.h): an order that differs in anything needs another name
@@ -33,7 +33,13 @@
 
 enum { WEAVE_ROWS = 16, WEAVE_COLUMNS = 32, WEAVE_SUPER = 256, WEAVE_UNIT_MAX = 128 };
 
-enum weave_scale { WEAVE_SCALE_ROW, WEAVE_SCALE_F16, WEAVE_SCALE_K4, WEAVE_SCALE_K6 };
+enum weave_scale {
+    WEAVE_SCALE_ROW,
+    WEAVE_SCALE_F16,
+    WEAVE_SCALE_F32,
+    WEAVE_SCALE_K4,
+    WEAVE_SCALE_K6
+};
 enum weave_zero { WEAVE_ZERO_ALL, WEAVE_ZERO_GROUP, WEAVE_ZERO_OFFSET, WEAVE_ZERO_K4 };
 
 // What a format is made of: the part of a struct weave that does not depend on the matrix.
@@ -44,13 +50,17 @@ struct weave_kind {
     enum weave_zero zero;
     int zero_code;       // for WEAVE_ZERO_ALL
     const int8_t *table; // [16] what codes of 4 bits stand for, or NULL
+    // WEAVE_SCALE_F32: codes stand for levels[16] times the scale, which products take for
+    // step * table.
+    const float *levels;
+    float step;
 };
 
 struct weave {
     struct weave_kind kind;
     size_t n, k, k_padded;
-    size_t unit, units;         // columns that are summed as integers: the group, at most WEAVE_UNIT_MAX
-    size_t groups;              // scales in a row
+    size_t unit, units; // columns that are summed as integers: the group, at most WEAVE_UNIT_MAX
+    size_t groups;      // scales in a row
     size_t high, scales, zeros; // offsets of the planes in a block
     size_t block_bytes;         // of sixteen rows
     unsigned char *data;        // [n / 16, rounded up][block_bytes], on a cache line
@@ -58,11 +68,12 @@ struct weave {
 
 // One row, spelled out: what is woven, and what comes back.
 struct weave_row {
-    uint8_t *codes;    // [k]; 8 bits: int8 as they are
-    float row_scale;   // WEAVE_SCALE_ROW
-    uint16_t *scales;  // [groups] float16; K4, K6: [k / 256] float16
-    uint16_t *offsets; // [groups] float16; K4: [k / 256], the scale of what is subtracted
-    uint8_t *zeros;    // [groups]
+    uint8_t *codes;     // [k]; 8 bits: int8 as they are
+    float row_scale;    // WEAVE_SCALE_ROW
+    uint16_t *scales;   // [groups] float16; K4, K6: [k / 256] float16
+    float *wide_scales; // [groups], WEAVE_SCALE_F32
+    uint16_t *offsets;  // [groups] float16; K4: [k / 256], the scale of what is subtracted
+    uint8_t *zeros;     // [groups]
     uint8_t *small, *small_offsets; // [k / 32] or, K6, [k / 16] as int8: the integers under scales
 };
 

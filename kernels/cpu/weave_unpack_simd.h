@@ -156,6 +156,10 @@ INLINE vec unit_scales(const enum weave_scale scales, const struct weave *w,
         return vec_set(1.0f);
     if (scales == WEAVE_SCALE_F16)
         return half_lanes(plane + (column / w->kind.group * WEAVE_ROWS + row->lane) * 2);
+    if (scales == WEAVE_SCALE_F32)
+        return vec_load((const float *)(const void *)plane + column / w->kind.group * WEAVE_ROWS +
+                        row->lane) *
+               w->kind.step;
     if (scales == WEAVE_SCALE_K4)
         return k4->scale * byte_lanes(k4->scales + unit % 8 * WEAVE_ROWS + row->lane);
     const unsigned char *super = plane + column / WEAVE_SUPER * 288;
