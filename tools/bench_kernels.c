@@ -25,6 +25,7 @@
 #include "kernels/cpu/matmul_rows.h"
 #include "kernels/cpu/matmul_tiles.h"
 #include "kernels/cpu/matmul_weave.h"
+#include "quant/woven.h"
 #include "tests/compare.h"
 #include "tools/bench/bench.h"
 
@@ -271,27 +272,9 @@ static void bench_floats(const struct wanted *wanted) {
 
 // ---- woven weights ------------------------------------------------------------------------------
 
-static const struct {
-    const char *name;
-    struct weave_kind kind;
-} woven[] = {
-    {"int4-g128", {.bits = 4, .group = 128, .scale = WEAVE_SCALE_F16, .zero_code = 8}},
-    {"int4-g128-zp", {.bits = 4, .group = 128, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_GROUP}},
-    {"int4-g32", {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .zero_code = 8}},
-    {"int8", {.bits = 8, .scale = WEAVE_SCALE_ROW}},
-    {"int8-g128", {.bits = 8, .group = 128, .scale = WEAVE_SCALE_F16}},
-    {"q8_0", {.bits = 8, .group = 32, .scale = WEAVE_SCALE_F16}},
-    {"q4_1", {.bits = 4, .group = 32, .scale = WEAVE_SCALE_F16, .zero = WEAVE_ZERO_OFFSET}},
-    {"q5_0", {.bits = 5, .group = 32, .scale = WEAVE_SCALE_F16, .zero_code = 16}},
-    {"q4_k", {.bits = 4, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4}},
-    {"q5_k", {.bits = 5, .group = 32, .scale = WEAVE_SCALE_K4, .zero = WEAVE_ZERO_K4}},
-    {"q6_k", {.bits = 6, .group = 16, .scale = WEAVE_SCALE_K6, .zero_code = 32}},
-    {"iq4_nl",
-     {.bits = 4,
-      .group = 32,
-      .scale = WEAVE_SCALE_F16,
-      .table = (const int8_t[16]){-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69,
-                                  89, 113}}}};
+static const char *const woven[] = {"int4-g128", "int4-g128-zp", "int4-g32", "int8", "int8-g128",
+                                    "q8_0",      "q4_0",         "q4_1",     "q5_0", "q4_k",
+                                    "q5_k",      "q6_k",         "iq4_nl",   "nf4"};
 
 // Four stripes of random rows, over and over.
 static void fill_woven(const struct weave *w, unsigned char *pool) {
@@ -306,7 +289,7 @@ static void fill_woven(const struct weave *w, unsigned char *pool) {
             row.codes[c] = (uint8_t)random_below(&r, w->kind.bits == 8 ? 120 : 16);
         row.row_scale = 0.01f;
         for (size_t g = 0; g < w->groups; g++)
-            row.scales[g] = row.offsets[g] = f32_to_f16(0.01f);
+            row.scales[g] = row.offsets[g] = f32_to_f16(row.wide_scales[g] = 0.01f);
         for (size_t j = 0; j < w->k / 16; j++)
             row.small[j] = row.small_offsets[j] = (uint8_t)random_below(&r, 64);
         weave_put(&few, i, &row);
@@ -322,7 +305,7 @@ static void bench_one_woven(struct product p, const struct wanted *wanted) {
         p.kernel = "int8";
         p.multiply = multiply_int8;
         p.peak = p.m > 16 && limits.i8_tiles_gop_s > 0 ? limits.i8_tiles_gop_s : limits.i8_gop_s;
-        p.tolerance = 1e-5;
+        p.tolerance = p.weave.kind.levels ? 1e-2 : 1e-5; // levels are rounded
         if (wanted->int8)
             bench_product(p);
         p.kernel = "tiles";
@@ -338,11 +321,11 @@ static void bench_woven(const struct wanted *wanted) {
     unsigned char *pool = pool_open();
     for (size_t f = 0; f < sizeof woven / sizeof *woven; f++)
         for (size_t s = 0; s < N_SHAPES; s++) {
-            struct product p = {.format = woven[f].name,
-                                .n = shapes[s][0],
-                                .k = shapes[s][1] / 256 * 256,
-                                .pool = pool};
-            if (!weave_layout(&p.weave, &woven[f].kind, p.n, p.k))
+            struct weave_kind kind;
+            struct product p = {
+                .format = woven[f], .n = shapes[s][0], .k = shapes[s][1] / 256 * 256, .pool = pool};
+            if (!woven_kind(quant_format_find(woven[f]), p.k, &kind) ||
+                !weave_layout(&p.weave, &kind, p.n, p.k))
                 bench_fail("%s: the layout does not fit", p.format);
             p.bytes = weave_bytes(&p.weave);
             fill_woven(&p.weave, pool);

@@ -165,22 +165,23 @@ static bool has_16_bits(const struct model *m) {
     return m->layers[0].up.w.dtype != DTYPE_BLOCK;
 }
 
-static void compute_ceilings(struct bench *b) {
+// The bandwidth, which a neighbour takes from, is that before and that after the measurements.
+static void compute_ceilings(struct bench *b, const struct machine_limits *before,
+                             const struct machine_limits *after) {
     struct figures *f = &b->f;
-    struct machine_limits l;
-    machine_limits_measure(&l);
-    double position = bench_position_bytes(&b->m->config), read = l.read_gb_s * 1e9;
-    double i8 = l.i8_tiles_gop_s > 0 ? l.i8_tiles_gop_s : l.i8_gop_s;
-    double floats = l.bf16_gflop_s > 0 ? l.bf16_gflop_s : l.f32_gflop_s;
+    double position = bench_position_bytes(&b->m->config);
+    double read = (before->read_gb_s + after->read_gb_s) / 2 * 1e9;
+    double i8 = before->i8_tiles_gop_s > 0 ? before->i8_tiles_gop_s : before->i8_gop_s;
+    double floats = before->bf16_gflop_s > 0 ? before->bf16_gflop_s : before->f32_gflop_s;
     double peak = has_16_bits(b->m) || i8 <= 0 ? floats : i8;
     f->prefill_ceiling = peak * 1e9 / bench_token_operations(b->m, (double)flags.prefill / 2);
     f->decode_ceiling = read / (f->weight_bytes + position * (double)flags.decode / 2);
     f->deep_ceiling = read / (f->weight_bytes + position * (double)flags.depth);
-    f->read_gb_s = l.read_gb_s;
-    f->i8_gop_s = l.i8_gop_s;
-    f->i8_tiles_gop_s = l.i8_tiles_gop_s;
-    f->bf16_gflop_s = l.bf16_gflop_s;
-    f->f32_gflop_s = l.f32_gflop_s;
+    f->read_gb_s = read * 1e-9;
+    f->i8_gop_s = before->i8_gop_s;
+    f->i8_tiles_gop_s = before->i8_tiles_gop_s;
+    f->bf16_gflop_s = before->bf16_gflop_s;
+    f->f32_gflop_s = before->f32_gflop_s;
 }
 
 static void load(struct bench *b, const char *path) {
@@ -202,8 +203,9 @@ static void load(struct bench *b, const char *path) {
 static struct figures measure(const char *path) {
     struct bench b = {0};
     struct figures *f = &b.f;
+    struct machine_limits before, after;
     load(&b, path);
-    compute_ceilings(&b);
+    machine_limits_measure(&before);
     f->prefill_tps = rate(&b, (struct part){.n = flags.prefill, .sequences = 1, .steps = 1}, true);
     f->decode_tps = rate(&b, (struct part){.n = 1, .sequences = 1, .steps = flags.decode}, true);
     if (!flags.brief) {
@@ -218,8 +220,11 @@ static struct figures measure(const char *path) {
                 &b,
                 (struct part){.n = 1, .sequences = batches[i], .steps = (flags.decode + 15) / 16},
                 true);
-        f->neighbour_tps = rate_beside_neighbour(&b);
     }
+    machine_limits_measure(&after);
+    compute_ceilings(&b, &before, &after);
+    if (!flags.brief)
+        f->neighbour_tps = rate_beside_neighbour(&b);
     model_free(b.m);
     free(b.logits);
     return *f;

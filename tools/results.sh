@@ -167,6 +167,16 @@ kernels() {
     echo results/cpu-kernels.md
 }
 
+# What the kernels' rounding of activations changes, apart from the formats' own errors.
+kernel_error() {
+    build/tools/kernel_error data/model data/eval.txt 32768 int8 int8-g128 int4-g128 int4-g32 \
+        int4-g128-zp nf4 q8_0 q4_0 q4_1 q5_0 q4_k q5_k q6_k iq4_nl >results/bundled/kernel-error.new
+    { header build/tools/kernel_error && cat results/bundled/kernel-error.new; } \
+        >results/bundled/kernel-error.md
+    rm results/bundled/kernel-error.new
+    echo results/bundled/kernel-error.md
+}
+
 # The steps from unpacking everything to the kernel that models run on.
 ladder() {
     run_as ladder phase3 results/machine --bench --ladder
@@ -220,6 +230,7 @@ gguf
 training
 machine
 kernels
+kernel_error
 ladder
 models
 peers
