@@ -181,6 +181,7 @@ Test(matmul_tiles, bits_do_not_depend_on_threads_or_batch) {
         cr_skip_test("this CPU has no AMX");
     check_bits(300, 700);
     check_bits(304, 704); // weights that are tiles as they lie
+    check_bits(1100, 70); // panels of 256 rows with one thread, 128 and 64 with more
 }
 
 Test(matmul_tiles, results_around_the_cache_are_the_same) {

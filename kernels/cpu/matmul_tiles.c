@@ -1,13 +1,13 @@
 #include "kernels/cpu/matmul_tiles.h"
 
 #if defined(__x86_64__)
+#include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/team.h"
 
 enum {
     STEP = 32,     // columns of a tile
     K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
-    PANEL = 256,   // rows a thread takes at a time: 128 KB of a block's weights
     MIN_TOKENS = 8,
     FEW_STEPS = 32 // tiles of a few tokens' activations that a thread makes at a time
 };
@@ -38,12 +38,13 @@ static void convert_few(void *context, size_t chunk) {
 static void multiply_chunk(void *context, size_t chunk) {
     struct tile_call *call = context;
     const struct tile_job *job = call->jobs;
-    for (; chunk >= panels_of(job); job++)
-        chunk -= panels_of(job);
+    for (; chunk >= panels_of(call, job); job++)
+        chunk -= panels_of(call, job);
+    size_t row = chunk * call->panel, n = min_size(call->panel, job->n - row);
     if (call->few)
-        multiply_few(call, job, chunk * PANEL, min_size(PANEL, job->n - chunk * PANEL));
+        multiply_few(call, job, row, n);
     else
-        multiply_panel(call, job, chunk * PANEL);
+        multiply_panel(call, job, row, n);
 }
 
 // Whether the weights of all jobs are tiles as they lie, and one tile of activations is enough.
@@ -61,9 +62,12 @@ bool matmul_tiles(const struct tile_job *jobs, size_t n_jobs, const float *x, si
     call.pairs = (m + PAIR - 1) / PAIR;
     call.steps = (k + STEP - 1) / STEP;
     call.tiles = scratch_get(SCRATCH_ACTIVATIONS, call.pairs * call.steps * STEP_BYTES);
-    size_t chunks = 0;
+    size_t rows = 0, chunks = 0;
     for (size_t i = 0; i < n_jobs; i++)
-        chunks += panels_of(&jobs[i]);
+        rows += jobs[i].n;
+    call.panel = panel_rows(rows);
+    for (size_t i = 0; i < n_jobs; i++)
+        chunks += panels_of(&call, &jobs[i]);
     if (!call.tiles)
         return false;
     if (call.few)

@@ -1,14 +1,12 @@
 #include "kernels/cpu/matmul_weave_tiles.h"
 
 #if defined(__x86_64__)
+#include "kernels/cpu/panels.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/cpu/team.h"
-#include "kernels/cpu/threads.h"
 
 enum {
     K_BLOCK = 1024,  // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
-    PANEL = 256,     // rows a thread takes at a time: 256 KB of a block's codes in the L2 cache
-    PANELS_MIN = 4,  // for each thread, or panels get smaller
     FEW_MIN = 5,     // fewer tokens are faster without tiles
     FEW_AHEAD = 3072 // bytes that their weights are asked for ahead; 2048 was slower
 };
@@ -52,13 +50,6 @@ static size_t panels_of(const struct tiles_call *call, const struct weave_job *j
     return (job->w->n + call->panel - 1) / call->panel;
 }
 
-static size_t panels_of_all(const struct tiles_call *call, size_t n_jobs) {
-    size_t panels = 0;
-    for (size_t i = 0; i < n_jobs; i++)
-        panels += panels_of(call, &call->jobs[i]);
-    return panels;
-}
-
 static void multiply_chunk(void *context, size_t chunk) {
     struct tiles_call *call = context;
     const struct weave_job *job = call->jobs;
@@ -74,19 +65,19 @@ bool matmul_weave_tiles(const struct weave_job *jobs, size_t n_jobs, const struc
     call.units = x->units;
     call.steps = x->unit / 64;
     size_t tiles = call.pairs * call.units * unit_bytes(&call),
-           scales = call.pairs * call.units * PAIR;
-    for (call.panel = PANEL; call.panel > PAIR;) { // so that the threads end together
-        if (panels_of_all(&call, n_jobs) >= PANELS_MIN * threads_max())
-            break;
-        call.panel /= 2;
-    }
+           scales = call.pairs * call.units * PAIR, rows = 0, panels = 0;
+    for (size_t i = 0; i < n_jobs; i++)
+        rows += jobs[i].w->n;
+    call.panel = panel_rows(rows);
     call.tiles = scratch_get(SCRATCH_ACTIVATIONS, tiles + 2 * scales * sizeof(float));
     if (!call.tiles)
         return false;
     call.scales = (float *)(void *)(call.tiles + tiles);
     call.code_sums = call.scales + scales;
     team_run(call.pairs, tile_chunk, &call);
-    team_run(panels_of_all(&call, n_jobs), multiply_chunk, &call);
+    for (size_t i = 0; i < n_jobs; i++)
+        panels += panels_of(&call, &jobs[i]);
+    team_run(panels, multiply_chunk, &call);
     return !call.failed;
 }
 

@@ -24,14 +24,15 @@ struct tile_call {
     const struct tile_job *jobs;
     const float *x;
     size_t x_stride, m, k;
+    size_t panel;         // rows that a thread takes at a time
     size_t pairs, steps;  // 32 tokens each, 32 columns each
     unsigned char *tiles; // activations: [pairs][steps][2] tiles; few: [steps] of pairs of columns
     bool few;             // tiles_few_simd.h
     bool failed;          // memory was short: set by any thread, never cleared
 };
 
-static size_t panels_of(const struct tile_job *job) {
-    return (job->n + PANEL - 1) / PANEL;
+static size_t panels_of(const struct tile_call *call, const struct tile_job *job) {
+    return (job->n + call->panel - 1) / call->panel;
 }
 
 // Tiles of 16 tokens: row t holds 32 columns of token t. Those behind the last are zeros.
@@ -65,9 +66,9 @@ INLINE __m512i load_halves(enum tile_kind kind, const uint16_t *p, size_t left) 
 
 // Rows [row, row + 16), columns [col, col + 32 steps) of 16-bit weights. The next block of columns,
 // or the next panel, is asked for meanwhile: it is needed when this one has been multiplied.
-INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t row, size_t col,
-                          size_t steps, unsigned char *out) {
-    size_t ahead = col + K_BLOCK < k ? K_BLOCK : PANEL * k - col;
+INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t panel, size_t row,
+                          size_t col, size_t steps, unsigned char *out) {
+    size_t ahead = col + K_BLOCK < k ? K_BLOCK : panel * k - col;
     for (size_t s = 0; s < steps; s++, col += STEP) {
         __m512i r[16];
 #pragma GCC unroll 16
@@ -153,18 +154,19 @@ static void unpack_woven(const struct weave *w, size_t row, size_t col, size_t s
         unpack_woven_of(8, false, w, row, col, steps, out);
 }
 
-static void unpack_panel(const struct tile_job *job, size_t k, size_t row, size_t col, size_t steps,
-                         unsigned char *out) {
+static void unpack_panel(const struct tile_call *call, const struct tile_job *job, size_t row,
+                         size_t col, size_t steps, unsigned char *out) {
+    const size_t k = call->k;
     if (job->kind == TILE_WOVEN)
         unpack_woven(job->weave, row, col, steps, out);
     else if (job->kind == TILE_READ)
         unpack_read(job, k, row, col, steps, out);
     else if (job->kind == TILE_BF16)
         unpack_halves(&(struct tile_job){.kind = TILE_BF16, .n = job->n, .rows16 = job->rows16}, k,
-                      row, col, steps, out);
+                      call->panel, row, col, steps, out);
     else
         unpack_halves(&(struct tile_job){.kind = TILE_F16, .n = job->n, .rows16 = job->rows16}, k,
-                      row, col, steps, out);
+                      call->panel, row, col, steps, out);
 }
 
 // Sums of 32 tokens and 32 rows, [2 tiles of tokens][2 of rows], += a bᵀ. Products wait for their
@@ -235,7 +237,9 @@ static void store_pair(const struct tile_call *call, const struct tile_job *job,
         }
 }
 
-static void multiply_panel(struct tile_call *call, const struct tile_job *job, size_t row) {
+// Rows [row, row + n) of a job, at most PANEL; all tokens.
+static void multiply_panel(struct tile_call *call, const struct tile_job *job, size_t row,
+                           size_t n) {
     const size_t sum_floats = call->pairs * PANEL_PAIRS * PAIR_SUMS;
     unsigned char *panel = scratch_get(SCRATCH_PANEL, PANEL_WEIGHTS + sum_floats * sizeof(float));
     if (!panel) {
@@ -243,14 +247,14 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
         return;
     }
     float *sums = (float *)(void *)(panel + PANEL_WEIGHTS);
-    const size_t pairs = (min_size(PANEL, job->n - row) + PAIR - 1) / PAIR;
+    const size_t pairs = (n + PAIR - 1) / PAIR;
     configure_tiles(TILE);
     for (size_t s = 0; s < call->steps; s += BLOCK_STEPS) {
         const size_t steps = min_size(BLOCK_STEPS, call->steps - s);
         for (size_t j = 0; j < 2 * pairs; j++) {
             unsigned char *out = panel + j / 2 * BLOCK_STEPS * STEP_BYTES + j % 2 * TILE_BYTES;
             if (row + j * TILE < job->n)
-                unpack_panel(job, call->k, row + j * TILE, s * STEP, steps, out);
+                unpack_panel(call, job, row + j * TILE, s * STEP, steps, out);
             else
                 for (size_t i = 0; i < steps; i++)
                     memset(out + i * STEP_BYTES, 0, TILE_BYTES);
