@@ -148,7 +148,7 @@ Test(matmul_weave, bits_do_not_depend_on_threads_or_batch) {
 // remainder of rows, columns and tokens, for any number of threads.
 Test(matmul_weave, tiles_give_the_bits_of_vnni) {
     const size_t ms[] = {5, 12, 16, 17, 24, 32, 33, 50}, ns[] = {1, 16, 33, 128, 300};
-    const size_t ks[] = {64, 192, 448, 512, 576, 1088, 1280}; // 1088: half a unit behind a block
+    const size_t ks[] = {64, 96, 300, 512, 576, 1088, 1280}; // 1088: half a unit behind a block
     int many = 0, few = 0;
     if (kernels_level() < LEVEL_AMX)
         cr_skip_test("skipped: no AMX here");
@@ -183,7 +183,7 @@ Test(matmul_weave, tiles_give_the_bits_of_vnni) {
             release(x), release(bias), release(want), release(got);
         }
     cr_assert_gt(many, 200);
-    cr_assert_gt(few, 100);
+    cr_assert_gt(few, 300);
 }
 
 // Results that are more than the cache takes go around it: the same bits, with rows and a bias that

@@ -76,9 +76,8 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
 }
 
 // Matrices too small for tiles: what they save is less than what filling them costs. Woven ones
-// have a fast way for a few tokens: where scales of 32 columns do not fill tiles of int8, at
-// 16, 2.0 ms instead of 2.6 for 11008 rows of 2048; at 32, 4.0 and 3.2.
-enum { TILES_MIN_WEIGHTS = 1 << 18, TILES_MIN_TOKENS_WOVEN = 24 };
+// have a fast way for up to 32 tokens.
+enum { TILES_MIN_WEIGHTS = 1 << 18, TILES_MIN_TOKENS_WOVEN = 33 };
 
 // Whether l's product with so many tokens is made in tiles of bfloat16, and how. Weights in float32
 // never are: who has them wants their precision. Woven ones that fill tiles of int8 go there.

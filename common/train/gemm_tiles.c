@@ -111,7 +111,7 @@ static void multiply_edge(size_t rows, size_t columns, size_t strip, const unsig
 
 static void multiply_task(size_t m, size_t n, size_t strip, const unsigned char *a,
                           const unsigned char *b, bool add, float *c, size_t c_stride) {
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     for (size_t j = 0; j < n; j += 2 * TILE)
         for (size_t i = 0; i < m; i += 2 * TILE) {
             size_t rows = min_size(2 * TILE, m - i), columns = min_size(2 * TILE, n - j);

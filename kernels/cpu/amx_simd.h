@@ -12,13 +12,14 @@ struct tile_config {
     uint8_t rows[16];
 };
 
-// Tiles 0 to 5 have a row for each of 1 to 16 tokens, tiles 6 and 7 are full. The barrier keeps the
+// Tiles 0 to 5 have a row for each of 1 to 16 tokens. Tiles 4 and 5 have `bytes` of them (a multiple
+// of 4, at most 64), and tiles 6 and 7 a row for each four of these. The barrier keeps the
 // configuration in memory: gcc 12 believes that the instruction reads less of it than it does.
-static void configure_tiles(size_t tokens) {
+static void configure_tiles(size_t tokens, size_t bytes) {
     struct tile_config config = {.palette = 1};
     for (int i = 0; i < 8; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = i < 6 ? (uint8_t)tokens : TILE;
+        config.row_bytes[i] = i == 4 || i == 5 ? (uint16_t)bytes : 64;
+        config.rows[i] = (uint8_t)(i < 6 ? tokens : bytes / 4);
     }
     __asm__ volatile("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);

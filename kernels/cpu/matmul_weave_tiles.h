@@ -14,8 +14,8 @@
 // Whether this CPU has tiles, the format's units fill them and they pay for so many tokens. Units
 // of 32 columns do not: their sums would be multiplied by scales for longer than they are summed.
 bool weave_tiles_wanted(const struct weave *w, size_t m);
-// The same for 5 to 16 tokens: then weave_few_rows makes rows [row, row + n) of a job's result,
-// row a multiple of 16.
+// The same for 5 to 16 tokens, and units of 16 or 32 columns for 7 to 32: then weave_few_rows makes
+// rows [row, row + n) of a job's result, row a multiple of 16.
 bool weave_few_wanted(const struct weave *w, size_t m);
 void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n);
 // matmul_weave for jobs that all want tiles; false when memory is short (y may be written in part).

@@ -20,7 +20,7 @@ static void multiply_few(const struct tile_call *call, const struct tile_job *jo
                          size_t n) {
     const size_t k = call->k, row_bytes = k * sizeof *job->rows16;
     float sums[TILE][TILE] __attribute__((aligned(64))); // [rows][tokens]
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     tiles_read_memory();
     for (size_t end = row + n; row < end; row += TILE) {
         const uint16_t *w = job->rows16 + row * k;

@@ -248,7 +248,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
     }
     float *sums = (float *)(void *)(panel + PANEL_WEIGHTS);
     const size_t pairs = (n + PAIR - 1) / PAIR;
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     for (size_t s = 0; s < call->steps; s += BLOCK_STEPS) {
         const size_t steps = min_size(BLOCK_STEPS, call->steps - s);
         for (size_t j = 0; j < 2 * pairs; j++) {
@@ -281,7 +281,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
 }
 
 static double tile_operations(size_t steps) {
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);

@@ -1,4 +1,5 @@
-// The parts of matmul_weave_tiles.c for a few tokens: at most 16, the rows of one tile.
+// The parts of matmul_weave_tiles.c for a few tokens: 16 at a time, the rows of one tile. Units of
+// fewer than 64 columns fill a part of a tile's columns.
 //
 //     for each 64 rows, four streams of memory:   unit by unit: their codes to tiles (L1),
 //         4 tiles of int32 sums, times scales, added to float32 sums (L1)
@@ -13,7 +14,9 @@ enum { FEW_BLOCKS = 4 };
 struct few {
     const struct weave *w;
     const struct weave_x *x;
+    size_t scale_step; // bytes of scales and zeros of a unit
     struct row_vector rows[FEW_BLOCKS];
+    struct k4_scales k4[FEW_BLOCKS];
     int8_t codes[FEW_BLOCKS][2 * TILE_BYTES] __attribute__((aligned(64)));
     int32_t products[FEW_BLOCKS][TILE * TILE] __attribute__((aligned(64)));
     float sums[FEW_BLOCKS][TILE * TILE] __attribute__((aligned(64)));
@@ -21,7 +24,8 @@ struct few {
 
 // The codes of a unit's columns of one block as tiles: unpacked, or where they lie. Those that come
 // FEW_AHEAD bytes later are asked for, block by block: all four at once would have the rest wait.
-INLINE const int8_t *few_codes(const int bits, struct few *f, size_t r, size_t unit) {
+INLINE const int8_t *few_codes(const int bits, const bool table, struct few *f, size_t r,
+                               size_t unit) {
     const size_t from = unit * f->w->unit, to = min_size(from + f->w->unit, f->w->k_padded);
     const size_t bytes = WEAVE_ROWS * (size_t)(bits == 8 ? 8 : 4) / 8; // of a column
     const size_t ahead = from * bytes + FEW_AHEAD;
@@ -32,22 +36,23 @@ INLINE const int8_t *few_codes(const int bits, struct few *f, size_t r, size_t u
         __builtin_prefetch(ask + i);
     if (bits == 8)
         return (const int8_t *)f->rows[r].block + from * WEAVE_ROWS;
-    unpack_codes_of(bits, TILE_BYTES, f->w, &f->rows[r], from, to - from, f->codes[r]);
+    unpack_codes_of(bits, table, TILE_BYTES, f->w, &f->rows[r], from, to - from, f->codes[r]);
     return f->codes[r];
 }
 
 // sums += scales of both sides * products of a unit, for the rows of block r.
-INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, struct few *f,
-                    size_t r, size_t unit) {
+INLINE void few_add(const int bits, const enum weave_scale scales, const enum weave_zero zeros,
+                    struct few *f, size_t r, size_t unit) {
+    const struct weave *w = f->w;
     const struct weave_x *x = f->x;
     const struct row_vector *row = &f->rows[r];
-    const size_t group = scales == WEAVE_SCALE_ROW ? 0 : unit * f->w->unit / f->w->kind.group;
-    const unsigned char *plane = row->block + f->w->scales + group * WEAVE_ROWS * 2;
-    const vec scale = scales == WEAVE_SCALE_ROW ? vec_set(1.0f) : half_lanes(plane);
-    const vec code_of_0 =
-        zeros == WEAVE_ZERO_GROUP ? unit_zeros(f->w->kind.bits, f->w, row, unit) : (vec){0};
+    const bool offsets = zeros == WEAVE_ZERO_OFFSET || zeros == WEAVE_ZERO_K4;
+    k4_step(&f->k4[r], scales, w, row, unit);
+    const vec scale = unit_scales(scales, w, row, unit, &f->k4[r]);
+    const vec code_of_0 = zeros == WEAVE_ZERO_GROUP ? unit_zeros(bits, w, row, unit) : (vec){0};
+    const vec offset = offsets ? unit_offsets(zeros, w, row, unit, &f->k4[r]) : (vec){0};
     // The scales of the stream's next block: too few to be foreseen.
-    __builtin_prefetch(plane + f->w->block_bytes + row->jump);
+    __builtin_prefetch(row->block + w->block_bytes + row->jump + w->scales + unit * f->scale_step);
     for (size_t t = 0, at = unit; t < x->m; t++, at += x->units) {
         ivec sum;
         memcpy(&sum, f->products[r] + t * TILE, sizeof sum);
@@ -55,6 +60,8 @@ INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, 
         if (zeros == WEAVE_ZERO_GROUP)
             v -= code_of_0 * (float)x->sum[at];
         before += scale * x->scale[at] * v;
+        if (offsets)
+            before += offset * x->scaled_sum[at];
         vec_store(f->sums[r] + t * TILE, before);
     }
 }
@@ -75,11 +82,11 @@ INLINE void few_add(const enum weave_scale scales, const enum weave_zero zeros, 
 
 // A block's products are started, then the next block's codes unpacked and the block's products of
 // the unit before scaled; the tile leaves when the next block's has been started.
-INLINE void few_blocks_of(const int bits, const enum weave_scale scales,
+INLINE void few_blocks_of(const int bits, const bool table, const enum weave_scale scales,
                           const enum weave_zero zeros, struct few *f) {
     const struct weave *w = f->w;
     const struct weave_x *x = f->x;
-    const int8_t *codes = few_codes(bits, f, 0, 0);
+    const int8_t *codes = few_codes(bits, table, f, 0, 0);
     for (size_t u = 0; u < w->units; u++) {
         const size_t from = u * w->unit;
         const bool two = from + 64 < min_size(from + w->unit, w->k_padded);
@@ -87,63 +94,64 @@ INLINE void few_blocks_of(const int bits, const enum weave_scale scales,
         if (two)
             _tile_loadd(5, x->q + from + 64, x->q_stride);
         FEW_MULTIPLY(0);
-        codes = few_codes(bits, f, 1, u);
+        codes = few_codes(bits, table, f, 1, u);
         if (u > 0)
-            few_add(scales, zeros, f, 0, u - 1);
+            few_add(bits, scales, zeros, f, 0, u - 1);
         FEW_MULTIPLY(1);
         _tile_stored(0, f->products[0], 64);
-        codes = few_codes(bits, f, 2, u);
+        codes = few_codes(bits, table, f, 2, u);
         if (u > 0)
-            few_add(scales, zeros, f, 1, u - 1);
+            few_add(bits, scales, zeros, f, 1, u - 1);
         FEW_MULTIPLY(2);
         _tile_stored(1, f->products[1], 64);
-        codes = few_codes(bits, f, 3, u);
+        codes = few_codes(bits, table, f, 3, u);
         if (u > 0)
-            few_add(scales, zeros, f, 2, u - 1);
+            few_add(bits, scales, zeros, f, 2, u - 1);
         FEW_MULTIPLY(3);
         _tile_stored(2, f->products[2], 64);
         if (u + 1 < w->units)
-            codes = few_codes(bits, f, 0, u + 1);
+            codes = few_codes(bits, table, f, 0, u + 1);
         if (u > 0)
-            few_add(scales, zeros, f, 3, u - 1);
+            few_add(bits, scales, zeros, f, 3, u - 1);
         _tile_stored(3, f->products[3], 64);
     }
     for (size_t r = 0; r < FEW_BLOCKS; r++)
-        few_add(scales, zeros, f, r, w->units - 1);
+        few_add(bits, scales, zeros, f, r, w->units - 1);
 }
 #undef FEW_MULTIPLY
 
 static void few_blocks(struct few *f) {
     const struct weave_kind *kind = &f->w->kind;
+    const enum weave_scale scale = kind->scale;
+    const enum weave_zero zero = kind->zero;
 #define FEW_IF(b, s, z)                                                                            \
-    if (kind->bits == b && kind->scale == s && kind->zero == z) {                                  \
-        few_blocks_of(b, s, z, f);                                                                 \
-        return;                                                                                    \
-    }
-    FEW_IF(4, WEAVE_SCALE_F16, WEAVE_ZERO_ALL)
-    FEW_IF(4, WEAVE_SCALE_F16, WEAVE_ZERO_GROUP)
-    FEW_IF(8, WEAVE_SCALE_F16, WEAVE_ZERO_ALL)
-    FEW_IF(8, WEAVE_SCALE_ROW, WEAVE_ZERO_ALL)
+    else if (kind->bits == b && scale == s && zero == z) few_blocks_of(b, false, s, z, f)
+    if (kind->table)
+        few_blocks_of(4, true, scale, zero, f);
+    FEW_IF(4, WEAVE_SCALE_F16, WEAVE_ZERO_ALL);
+    FEW_IF(4, WEAVE_SCALE_F16, WEAVE_ZERO_GROUP);
+    FEW_IF(4, WEAVE_SCALE_K4, WEAVE_ZERO_K4);
+    FEW_IF(6, WEAVE_SCALE_K6, WEAVE_ZERO_ALL);
+    FEW_IF(8, WEAVE_SCALE_F16, WEAVE_ZERO_ALL);
+    FEW_IF(8, WEAVE_SCALE_ROW, WEAVE_ZERO_ALL);
+    else if (kind->bits == 4) few_blocks_of(4, false, scale, zero, f);
+    else if (kind->bits == 5) few_blocks_of(5, false, scale, zero, f);
+    else if (kind->bits == 6) few_blocks_of(6, false, scale, zero, f);
+    else few_blocks_of(8, false, scale, zero, f);
 #undef FEW_IF
-    if (kind->bits == 4)
-        few_blocks_of(4, kind->scale, kind->zero, f);
-    else if (kind->bits == 5)
-        few_blocks_of(5, kind->scale, kind->zero, f);
-    else if (kind->bits == 6)
-        few_blocks_of(6, kind->scale, kind->zero, f);
-    else
-        few_blocks_of(8, kind->scale, kind->zero, f);
 }
 
-// `n` rows from `row` on, which is a multiple of 16; all tokens. Blocks that are missing in the
-// last four have the last one in their place, whose sums are dropped.
-static void few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
+// Sixteen tokens at most: part of x, whose results begin at y. Blocks that are missing in the last
+// four have the last one in their place, whose sums are dropped.
+static void few_tokens(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n,
+                       float *y) {
     const struct weave *w = job->w;
     struct few f; // 16 KB that are written before they are read
     f.w = w;
     f.x = x;
+    f.scale_step = (w->block_bytes - w->scales) / w->units;
     const size_t last = (row + n - 1) / WEAVE_ROWS;
-    configure_tiles(x->m);
+    configure_tiles(x->m, min_size(w->unit, 64));
     for (size_t block = row / WEAVE_ROWS; block <= last; block += FEW_BLOCKS) {
         for (size_t r = 0; r < FEW_BLOCKS; r++)
             f.rows[r] = (struct row_vector){w->data + min_size(block + r, last) * w->block_bytes, 0,
@@ -154,8 +162,23 @@ static void few_rows(const struct weave_job *job, const struct weave_x *x, size_
             for (size_t t = 0; t < x->m; t++) {
                 const vec v = vec_load(f.sums[r] + t * TILE);
                 const size_t at = (block + r) * WEAVE_ROWS;
-                store_rows(w, &f.rows[r], at, 1, &v, job->y + t * job->y_stride + at, 0, job->bias);
+                store_rows(w, &f.rows[r], at, 1, &v, y + t * job->y_stride + at, 0, job->bias);
             }
     }
     _tile_release();
+}
+
+// `n` rows from `row` on, which is a multiple of 16; all tokens, as evenly as tiles of 16 allow.
+// For the second tile the rows' weights are in the L2 cache.
+static void few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {
+    const size_t tiles = (x->m + TILE - 1) / TILE, most = (x->m + tiles - 1) / tiles;
+    for (size_t first = 0; first < x->m; first += most) {
+        struct weave_x part = *x;
+        part.m = min_size(most, x->m - first);
+        part.q += first * x->q_stride;
+        part.scale += first * x->units;
+        part.sum += first * x->units;
+        part.scaled_sum += first * x->units;
+        few_tokens(job, &part, row, n, job->y + first * job->y_stride);
+    }
 }

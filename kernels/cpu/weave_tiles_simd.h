@@ -58,16 +58,16 @@ static void tile_tokens(const struct tiles_call *call, size_t pair) {
 
 // Sixteen rows' codes of some columns as signed bytes, less what stands for 0 in all of them: tiles
 // of 64 columns, tile_stride bytes apart.
-INLINE void unpack_codes_of(const int bits, const size_t tile_stride, const struct weave *w,
-                            const struct row_vector *rows, size_t col, size_t columns,
-                            int8_t *out) {
-    const ivec zero = (ivec){0} + zero_of(&w->kind, bits, false) * 0x01010101;
+INLINE void unpack_codes_of(const int bits, const bool table, const size_t tile_stride,
+                            const struct weave *w, const struct row_vector *rows, size_t col,
+                            size_t columns, int8_t *out) {
+    const __m512i zero = _mm512_set1_epi8((char)zero_of(&w->kind, bits, table));
     for (size_t c = 0; c < columns; c += 16) {
         ivec quads[4];
-        load_quads(bits, false, w, rows, (col + c) / 16, quads);
+        load_quads(bits, table, w, rows, (col + c) / 16, quads);
         for (size_t q = 0; q < 4; q++)
             _mm512_store_si512(out + c / 64 * tile_stride + c % 64 * 16 + q * 64,
-                               _mm512_sub_epi8((__m512i)quads[q], (__m512i)zero));
+                               _mm512_sub_epi8((__m512i)quads[q], zero));
     }
 }
 
@@ -78,13 +78,13 @@ static void unpack_codes(const struct weave *w, const struct row_vector *rows, s
                          size_t columns, int8_t *out) {
     const size_t stride = 2 * TILE_BYTES;
     if (w->kind.bits == 4)
-        unpack_codes_of(4, stride, w, rows, col, columns, out);
+        unpack_codes_of(4, false, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 5)
-        unpack_codes_of(5, stride, w, rows, col, columns, out);
+        unpack_codes_of(5, false, stride, w, rows, col, columns, out);
     else if (w->kind.bits == 6)
-        unpack_codes_of(6, stride, w, rows, col, columns, out);
+        unpack_codes_of(6, false, stride, w, rows, col, columns, out);
     else
-        unpack_codes_of(8, stride, w, rows, col, columns, out);
+        unpack_codes_of(8, false, stride, w, rows, col, columns, out);
 }
 
 // What a thread works on: some rows and a block of their columns.
@@ -236,7 +236,7 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
     // An odd last tile has a partner, whose sums are dropped.
     for (size_t j = 0; j < 2 * PANEL_PAIRS; j++)
         rows[j].block = w->data + (row / TILE + min_size(j, tiles - 1)) * w->block_bytes;
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     for (size_t col = 0; col < w->k_padded; col += K_BLOCK) {
         size_t end = min_size(col + K_BLOCK, w->k_padded), first = col / w->unit;
         size_t units = (end - col + w->unit - 1) / w->unit;
@@ -265,7 +265,7 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
 }
 
 static double tile_operations(size_t steps) {
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -284,7 +284,7 @@ static double tile_operations(size_t steps) {
 
 static double fed_operations(size_t steps) {
     static const int8_t tiles[8 * TILE_BYTES] __attribute__((aligned(64)));
-    configure_tiles(TILE);
+    configure_tiles(TILE, 64);
     for (size_t s = 0; s < steps; s += 2) {
         struct piece p = {.a = tiles, .b = tiles + 4 * TILE_BYTES};
         multiply_unit(2, &p);
