@@ -1,17 +1,18 @@
 // Times the kernels at the shapes of a 3 B model and prints them beside the limits of this machine,
 // measured in the same run.
 //
-//     build/tools/bench_kernels [--csv FILE] [float32] [rows] [int8] [tiles] [attention]
+//     build/tools/bench_kernels [--csv FILE] [float32] [rows] [int8] [tiles] [quantize] [attention]
 //
 // Default: all. Weights come from a pool larger than any cache (1.2 GB), matrix after matrix, as a
 // forward pass reads them. The time is the median of at least three runs; runs that waited for a
-// processor are dropped and taken again. No time is printed before the last result was compared
-// with the reference.
+// processor are dropped and taken again, five times at most. No time is printed before the last
+// result was compared with the reference.
 //
 //     float32     products in float32, weights unpacked as they are read
 //     rows        16-bit weights as they lie, times a few tokens
 //     int8        woven weights times activations in int8
 //     tiles       any weights, as bfloat16 in matrix tiles
+//     quantize    activations to int8, and those of SwiGLU
 //     attention   queries at the last M of so many positions
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,7 +219,7 @@ static void pool_repeat(unsigned char *pool, size_t bytes) {
 // ---- floats -------------------------------------------------------------------------------------
 
 struct wanted {
-    bool float32, rows, int8, tiles, attention;
+    bool float32, rows, int8, tiles, quantize, attention;
 };
 
 static void bench_float(struct product p, const struct wanted *wanted) {
@@ -299,7 +300,7 @@ static void fill_woven(const struct weave *w, unsigned char *pool) {
 }
 
 static void bench_one_woven(struct product p, const struct wanted *wanted) {
-    const size_t ms[] = {1, 4, 16, 512};
+    const size_t ms[] = {1, 4, 16, 32, 512};
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++) {
         p.m = ms[i];
         p.kernel = "int8";
@@ -332,6 +333,49 @@ static void bench_woven(const struct wanted *wanted) {
             bench_one_woven(p, wanted);
         }
     huge_free(pool, POOL_BYTES);
+}
+
+// ---- activations --------------------------------------------------------------------------------
+
+struct quantizing {
+    struct weave w;
+    struct weave_x q;
+    float *up, *gate;
+    size_t m;
+};
+
+static void run_quantize(void *context, size_t i) {
+    struct quantizing *z = context;
+    struct error err = {0};
+    (void)i;
+    if (!weave_x_make(&z->q, &z->w, z->up, z->w.k, z->m, &err))
+        bench_fail("%s", err.message);
+}
+
+static void run_quantize_gated(void *context, size_t i) {
+    struct quantizing *z = context;
+    struct error err = {0};
+    (void)i;
+    if (!weave_x_make_gated(&z->q, &z->w, z->gate, z->up, z->w.k, z->m, &err))
+        bench_fail("%s", err.message);
+}
+
+// What goes into down, 512 tokens: more than fits in a core's caches. GB/s of what is read.
+static void bench_quantize(void) {
+    struct weave_kind kind;
+    struct quantizing z = {.m = 512};
+    if (!woven_kind(quant_format_find("int4-g128"), shapes[1][1], &kind) ||
+        !weave_layout(&z.w, &kind, shapes[1][0], shapes[1][1]))
+        bench_fail("int4-g128: the layout does not fit");
+    size_t n = z.m * z.w.k;
+    z.up = bench_normals(n);
+    z.gate = bench_normals(n);
+    struct bench_times t = bench_measure(run_quantize, &z, 3, MAX_RUNS, bench_seconds);
+    print_row("quantize", "activations", z.m, "11008", &t, 4.0 * (double)n, 0, 0);
+    t = bench_measure(run_quantize_gated, &z, 3, MAX_RUNS, bench_seconds);
+    print_row("quantize", "SwiGLU", z.m, "11008", &t, 8.0 * (double)n, 0, 0);
+    weave_x_free(&z.q);
+    free(z.up), free(z.gate);
 }
 
 // ---- attention ----------------------------------------------------------------------------------
@@ -392,15 +436,14 @@ static void bench_attentions(void) {
 // ---- the command line ---------------------------------------------------------------------------
 
 static struct wanted parse(int argc, char **argv, const char **path) {
-    struct wanted all = {1, 1, 1, 1, 1}, some = {0};
+    struct wanted all = {1, 1, 1, 1, 1, 1}, some = {0};
     const struct {
         const char *name;
         bool *flag;
-    } kernels[] = {{"float32", &some.float32},
-                   {"rows", &some.rows},
-                   {"int8", &some.int8},
-                   {"tiles", &some.tiles},
-                   {"attention", &some.attention}};
+    } kernels[] = {{"float32", &some.float32},   {"rows", &some.rows},
+                   {"int8", &some.int8},         {"tiles", &some.tiles},
+                   {"quantize", &some.quantize}, {"attention", &some.attention}};
+    enum { N_KERNELS = sizeof kernels / sizeof *kernels };
     bool any = false;
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
@@ -408,11 +451,11 @@ static struct wanted parse(int argc, char **argv, const char **path) {
             *path = argv[++i];
             continue;
         }
-        while (k < 5 && strcmp(argv[i], kernels[k].name) != 0)
+        while (k < N_KERNELS && strcmp(argv[i], kernels[k].name) != 0)
             k++;
-        if (k == 5) {
+        if (k == N_KERNELS) {
             fprintf(stderr, "usage: bench_kernels [--csv FILE] [float32] [rows] [int8] [tiles] "
-                            "[attention]\n");
+                            "[quantize] [attention]\n");
             exit(2);
         }
         any = *kernels[k].flag = true;
@@ -433,6 +476,8 @@ int main(int argc, char **argv) {
         bench_floats(&wanted);
     if (wanted.int8 || wanted.tiles)
         bench_woven(&wanted);
+    if (wanted.quantize)
+        bench_quantize();
     if (wanted.attention)
         bench_attentions();
     if (csv && !file_writer_commit(&csv_file, &err))

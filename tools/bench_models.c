@@ -165,7 +165,8 @@ static bool has_16_bits(const struct model *m) {
     return m->layers[0].up.w.dtype != DTYPE_BLOCK;
 }
 
-// The bandwidth, which a neighbour takes from, is that before and that after the measurements.
+// The bandwidth, which a neighbour takes from, is the mean of that before and that after the
+// measurements.
 static void compute_ceilings(struct bench *b, const struct machine_limits *before,
                              const struct machine_limits *after) {
     struct figures *f = &b->f;
@@ -377,11 +378,12 @@ static void print_table(const char *name, const struct row *rows, size_t n) {
     struct error err = {0};
     struct markdown_table t;
     const struct figures *f = &rows[0].median;
-    printf("%s, %s: read %.1f GB/s, int8 %.0f, int8 in tiles %.0f, bfloat16 in tiles %.0f, float32 "
-           "%.0f Gop/s; prefill of %zu tokens, decode of %zu, deep: behind %zu; tokens per second "
-           "and the share of the ceiling (neighbour: of decode), medians of %zu rounds\n\n",
-           name, kernels_level_name(kernels_level()), f->read_gb_s, f->i8_gop_s, f->i8_tiles_gop_s,
-           f->bf16_gflop_s, f->f32_gflop_s, flags.prefill, flags.decode, flags.depth, flags.rounds);
+    printf(
+        "%s, %s, limits beside the first row: read %.1f GB/s, int8 %.0f, int8 in tiles %.0f, bfloat16 in tiles %.0f, float32 "
+        "%.0f Gop/s; prefill of %zu tokens, decode of %zu, deep: behind %zu; tokens per second "
+        "and the share of the ceiling (neighbour: of decode), medians of %zu rounds\n\n",
+        name, kernels_level_name(kernels_level()), f->read_gb_s, f->i8_gop_s, f->i8_tiles_gop_s,
+        f->bf16_gflop_s, f->f32_gflop_s, flags.prefill, flags.decode, flags.depth, flags.rounds);
     check(markdown_table_init(&t, n + 1, COLUMNS, &err), &err);
     t.left[0] = true;
     for (size_t c = 0; c < COLUMNS; c++)

@@ -1,7 +1,7 @@
 // What the fast kernels change in a model's predictions, apart from what quantizing changed.
 //
-//     build/tools/kernel_error MODEL TEXT TOKENS FORMAT…     e.g. data/model data/eval.txt 16384
-//     int8
+//     build/tools/kernel_error MODEL TEXT TOKENS FORMAT…
+//     build/tools/kernel_error data/model data/eval.txt 16384 int8 q4_k
 //
 // For each format, over the text's first TOKENS: perplexity and KL divergence from the unquantized
 // model, everything in float32 (what the tables of the phases score); then the same weights in the
@@ -82,7 +82,7 @@ int main(int argc, char **argv) {
     score(m, &text, NULL, &unquantized, "unquantized");
     printf("%s, the first %zu tokens of %s, windows of %zu, kernels of %s.\n\n", argv[1], text.n,
            argv[2], ctx, kernels_level_name(kernels_level()));
-    printf("| Format | PPL | KLD of the format | PPL with the kernels | KLD of the kernels | Same "
+    printf("| Format | PPL | KLD of the format | PPL changes by | KLD of the kernels | Same "
            "first choice |\n|:--|--:|--:|--:|--:|--:|\n");
     bool ok = true;
     for (int i = 4; i < argc; i++)

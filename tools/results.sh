@@ -169,12 +169,14 @@ kernels() {
 
 # What the kernels' rounding of activations changes, apart from the formats' own errors.
 kernel_error() {
-    build/tools/kernel_error data/model data/eval.txt 32768 int8 int8-g128 int4-g128 int4-g32 \
-        int4-g128-zp nf4 q8_0 q4_0 q4_1 q5_0 q4_k q5_k q6_k iq4_nl >results/bundled/kernel-error.new
-    { header build/tools/kernel_error && cat results/bundled/kernel-error.new; } \
-        >results/bundled/kernel-error.md
-    rm results/bundled/kernel-error.new
+    status=0
+    set -- data/model data/eval.txt 32768 int8 int8-g128 int4-g128 int4-g32 int4-g128-zp nf4 q8_0 \
+        q4_0 q4_1 q5_0 q4_k q5_k q6_k iq4_nl
+    header "build/tools/kernel_error $*" >results/bundled/kernel-error.md.new
+    build/tools/kernel_error "$@" >>results/bundled/kernel-error.md.new || status=$?
+    mv results/bundled/kernel-error.md.new results/bundled/kernel-error.md
     echo results/bundled/kernel-error.md
+    return $status
 }
 
 # The steps from unpacking everything to the kernel that models run on.

@@ -37,8 +37,9 @@ struct device {
                                                                       // k and v cached
     bool (*attend)(struct pass *p, size_t layer, struct error *err);
     bool (*output)(struct pass *p, size_t layer, struct error *err); // x += o(attention)
-    bool (*inner)(struct pass *p, size_t layer, struct error *err);  // gate and up of normed
-    bool (*down)(struct pass *p, size_t layer, struct error *err);   // x += down(silu(gate) * up)
+    // Either of the next two makes silu(gate) * up; without a gate, gelu(up).
+    bool (*inner)(struct pass *p, size_t layer, struct error *err); // gate and up of normed
+    bool (*down)(struct pass *p, size_t layer, struct error *err);  // x += down(silu(gate) * up)
     // hidden [T, H] = final norm of x
     bool (*finish)(struct pass *p, float *hidden, struct error *err);
     // logits [n, V] = head(hidden [n, H])

@@ -35,8 +35,8 @@ bool pass_layer(struct pass *p, const struct device *d, size_t i, struct error *
            d->attend(p, i, err) &&      // over all cached positions up to the token's own
            d->output(p, i, err) &&      // x += o(attention)
            d->norm(p, i, true, err) &&  // normed = norm(x)
-           d->inner(p, i, err) &&       // silu(gate(normed)) * up(normed)
-           d->down(p, i, err);          // x += down(inner)
+           d->inner(p, i, err) &&       // gate(normed) and up(normed)
+           d->down(p, i, err);          // x += down(silu(gate) * up), made in either of the two
 }
 
 // ---- where each layer runs ----------------------------------------------------------------------

@@ -75,19 +75,19 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
     return ok;
 }
 
-// Matrices too small for tiles: what they save is less than what filling them costs. Woven ones
-// have a fast way for up to 32 tokens.
-enum { TILES_MIN_WEIGHTS = 1 << 18, TILES_MIN_TOKENS_WOVEN = 33 };
+// Matrices too small for tiles: what they save is less than what filling them costs.
+enum { TILES_MIN_WEIGHTS = 1 << 18 };
 
 // Whether l's product with so many tokens is made in tiles of bfloat16, and how. Weights in float32
-// never are: who has them wants their precision. Woven ones that fill tiles of int8 go there.
+// never are: who has them wants their precision. Woven ones that want tiles of int8 go there.
 static bool tile_job(const struct linear *l, size_t m, float *y, struct weight_source *source,
                      struct tile_job *job) {
     enum dtype type = l->w.dtype;
     size_t n = l->w.shape[0], k = l->w.shape[1];
     if (!matmul_tiles_wanted(m) || n * k < TILES_MIN_WEIGHTS || !l->rounds_x ||
-        l->int8_activations || type == DTYPE_F32 || (l->w.woven && m < TILES_MIN_TOKENS_WOVEN) ||
-        (l->w.woven && weave_tiles_wanted(&l->weave, m)))
+        l->int8_activations || type == DTYPE_F32)
+        return false;
+    if (l->w.woven && (weave_tiles_wanted(&l->weave, m) || weave_few_wanted(&l->weave, m)))
         return false;
     *source = (struct weight_source){.n = n, .k = k, .context = &l->w, .read = read_rows};
     *job = (struct tile_job){.n = n, .y = y, .y_stride = n, .bias = l->bias, .source = source};
@@ -98,6 +98,11 @@ static bool tile_job(const struct linear *l, size_t m, float *y, struct weight_s
     job->rows16 = l->w.data;
     job->weave = l->w.woven ? &l->weave : NULL;
     return true;
+}
+
+// Of those that are not a tile_job.
+static bool goes_woven(const struct linear *l) {
+    return l->w.woven && l->rounds_x && !l->int8_activations;
 }
 
 bool linears_forward(float *const *y, const struct linear *const *l, size_t n, const float *x,
@@ -113,7 +118,7 @@ bool linears_forward(float *const *y, const struct linear *const *l, size_t n, c
         } else if (l[i]->int8_activations) {
             if (!forward_int8(y[i], l[i], x, m, err))
                 return false;
-        } else if (l[i]->w.woven && l[i]->rounds_x) {
+        } else if (goes_woven(l[i])) {
             woven[n_woven] = l[i];
             woven_y[n_woven++] = y[i];
         } else {
@@ -133,7 +138,7 @@ bool linear_forward_gated(float *y, const struct linear *l, const float *gate, f
                           struct error *err) {
     struct weight_source source;
     struct tile_job job;
-    if (l->w.woven && l->rounds_x && !l->int8_activations && !tile_job(l, m, y, &source, &job))
+    if (goes_woven(l) && !tile_job(l, m, y, &source, &job))
         return forward_woven(&y, &l, 1, up, gate, m, err);
     silu_mul(up, gate, up, m * l->w.shape[1]);
     return linear_forward(y, l, up, m, err);

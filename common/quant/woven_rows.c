@@ -1,6 +1,6 @@
-// Two families: planes (format.h: codes, then scales, then zeros) and GGUF's blocks, each holding
-// 32 or 256 weights with their scales. Only the order of the bytes is told here; what they mean is
-// told where the formats are defined.
+// Two families: planes (format.h: codes, then scales, then zeros) and blocks that hold weights with
+// their scales, GGUF's 32 or 256 and NF4's 64. Only the order of the bytes is told here; what they
+// mean is told where the formats are defined.
 #include "quant/woven_rows.h"
 
 #include <string.h>
@@ -24,7 +24,8 @@ static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                   1,    13,   25,  38,  53,  69,  89,  113};
 
 // NF4's values (format_nf4.c) in the 112ths of a block's largest that they are nearest to: of all
-// steps that keep within int8, 1/112.03 leaves the least error, 0.0017 in the mean of squares.
+// steps that keep within int8, 1/112.03 leaves the least error, a root mean square of 0.0017 of the
+// largest if all codes are equally likely.
 static const int8_t nf4_table[16] = {-112, -78, -59, -44, -32, -21, -10, 0,
                                      9,    18,  28,  38,  49,  63,  81,  112};
 static const float nf4_steps = 112.03f;

@@ -6,11 +6,11 @@
 #include "kernels/cpu/team.h"
 
 enum {
-    K_BLOCK = 1024,      // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
-    FEW_MIN = 5,         // fewer tokens are faster without tiles
-    FEW_MIN_NARROW = 7,  // units that fill half a tile or less; more tokens than FEW_MAX_NARROW are
-    FEW_MAX_NARROW = 32, // faster in bfloat16 (matmul_tiles.h)
-    FEW_AHEAD = 3072     // bytes that their weights are asked for ahead; 2048 was slower
+    K_BLOCK = 1024,     // columns at a time: 32 tokens of them fill 32 KB of the L1 cache
+    FEW_MIN = 5,        // fewer tokens are faster without tiles
+    FEW_MIN_NARROW = 7, // the same where a unit fills half a tile or less
+    FEW_MAX = 32,       // two tiles of tokens, where scales or tables keep more from int8 tiles
+    FEW_AHEAD = 3072    // bytes that their weights are asked for ahead; 2048 was slower
 };
 
 #include "amx_begin.h"
@@ -29,11 +29,10 @@ bool weave_tiles_wanted(const struct weave *w, size_t m) {
 }
 
 bool weave_few_wanted(const struct weave *w, size_t m) {
-    if (kernels_level() < LEVEL_AMX)
+    bool narrow = w->unit < 64;
+    if (kernels_level() < LEVEL_AMX || (!narrow && (w->unit % 64 || w->k_padded % 64)))
         return false;
-    if (w->unit <= 32)
-        return m >= FEW_MIN_NARROW && m <= FEW_MAX_NARROW;
-    return m >= FEW_MIN && m <= TILE && w->unit % 64 == 0 && w->k_padded % 64 == 0;
+    return m >= (narrow ? FEW_MIN_NARROW : FEW_MIN) && m <= (fills_tiles(w) ? TILE : FEW_MAX);
 }
 
 void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n) {

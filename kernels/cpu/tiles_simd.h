@@ -16,7 +16,7 @@ enum {
     PANEL_WEIGHTS = PANEL_PAIRS * BLOCK_STEPS * STEP_BYTES,
     // To ask for with every step, so that the next pair's are there in time:
     SUM_LINES = 4 * PAIR_SUMS / 64 / BLOCK_STEPS,
-    X_LINES = STEP_BYTES / 64 / PANEL_PAIRS // all of a panel's pairs have a part
+    X_LINES = STEP_BYTES / 64 / PANEL_PAIRS // all pairs of a whole panel have a part
 };
 _Static_assert(K_BLOCK % WEAVE_SUPER == 0, "scales of 256 columns are opened at the first of them");
 
@@ -240,7 +240,7 @@ static void store_pair(const struct tile_call *call, const struct tile_job *job,
 // Rows [row, row + n) of a job, at most PANEL; all tokens.
 static void multiply_panel(struct tile_call *call, const struct tile_job *job, size_t row,
                            size_t n) {
-    const size_t sum_floats = call->pairs * PANEL_PAIRS * PAIR_SUMS;
+    const size_t row_pairs = call->panel / PAIR, sum_floats = call->pairs * row_pairs * PAIR_SUMS;
     unsigned char *panel = scratch_get(SCRATCH_PANEL, PANEL_WEIGHTS + sum_floats * sizeof(float));
     if (!panel) {
         __atomic_store_n(&call->failed, true, __ATOMIC_RELAXED);
@@ -265,7 +265,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
                 const unsigned char *next_a =
                     a + call->steps * STEP_BYTES + j * steps * X_LINES * 64;
                 const unsigned char *b = panel + j * BLOCK_STEPS * STEP_BYTES;
-                float *c = sums + (t * PANEL_PAIRS + j) * PAIR_SUMS;
+                float *c = sums + (t * row_pairs + j) * PAIR_SUMS;
                 if (s == 0)
                     memset(c, 0, PAIR_SUMS * sizeof *c);
                 if (call->m - t * PAIR > TILE)

@@ -44,7 +44,9 @@ bool weave_layout(struct weave *w, const struct weave_kind *kind, size_t n, size
     enum { MOST = 1 << 26 }; // a block of such rows is 1 GB
     bool super = kind->scale == WEAVE_SCALE_K4 || kind->scale == WEAVE_SCALE_K6;
     *w = (struct weave){.kind = *kind, .n = n, .k = k, .k_padded = pad(k, WEAVE_COLUMNS)};
-    if (k == 0 || k > MOST || (super && k % WEAVE_SUPER))
+    bool levels = kind->scale == WEAVE_SCALE_F32; // then all three, else none
+    if (k == 0 || k > MOST || (super && k % WEAVE_SUPER) || levels != (kind->levels != NULL) ||
+        levels != (kind->step > 0) || (levels && !kind->table))
         return false;
     size_t group = kind->group ? kind->group : w->k_padded;
     w->unit = group < WEAVE_UNIT_MAX ? group : WEAVE_UNIT_MAX;

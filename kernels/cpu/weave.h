@@ -15,7 +15,7 @@
 //     | low codes: k_padded / 4 quads | high bits | scales | zeros |      [block_bytes]
 //
 // It takes the bytes the format took, except that columns are padded to 32 and rows to 16. A weight
-// is scale * (code - zero), or scale * table[code], or scale * code + offset:
+// is scale * (code - zero), or scale * table[code] or levels[code], or scale * code + offset:
 //
 //     scale   of a row: float32. Of a group: float16 or float32, 16 rows side by side. K4 and K6:
 //             the two-level scales of GGUF's Q4_K/Q5_K and Q6_K, one float16 for 256 columns and
@@ -50,8 +50,8 @@ struct weave_kind {
     enum weave_zero zero;
     int zero_code;       // for WEAVE_ZERO_ALL
     const int8_t *table; // [16] what codes of 4 bits stand for, or NULL
-    // WEAVE_SCALE_F32: codes stand for levels[16] times the scale, which products take for
-    // step * table.
+    // With a table and WEAVE_SCALE_F32 alone: codes stand for levels[16] times the scale, which
+    // products take for step * table.
     const float *levels;
     float step;
 };
