@@ -17,7 +17,8 @@
 // Nor do formats with a table or scales of two levels: those go through bfloat16 (matmul_tiles.h).
 bool weave_tiles_wanted(const struct weave *w, size_t m);
 // Whether it has tiles and they pay for a few tokens, whatever the format's scales and tables: 5 (7
-// where a unit is 16 or 32 columns) to 16, or to 32 where more do not want tiles by the above. Then
+// where a unit is 16 or 32 columns) to 16, or to 32 where a unit is 32 columns or more and more
+// tokens do not want tiles by the above. Then
 // weave_few_rows makes rows [row, row + n) of a job's result, row a multiple of 16.
 bool weave_few_wanted(const struct weave *w, size_t m);
 void weave_few_rows(const struct weave_job *job, const struct weave_x *x, size_t row, size_t n);
