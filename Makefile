@@ -180,8 +180,10 @@ $(BUILD)/bare-tests: $(BARE_SOURCES:%.c=$(BUILD)/obj/%.o)
 	$(call say,LINK  $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $^ -static -Wl,--gc-sections -Wl,--no-warnings -lm -fopenmp -o $@
 
-# -O1: sanitized -O3 kernels take minutes to compile and find no more.
+# -O1: sanitized -O3 kernels take minutes to compile and find no more. Tests of whole programs run them as users have
+# them, which is why those must be there.
 san: setup
+	@$(MAKE) --no-print-directory -j$$(nproc) $(PHASES)
 	@$(MAKE) --no-print-directory -j$$(nproc) BUILD=build/san CFLAGS="-O1 -g" \
 		EXTRA_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-format-truncation" \
 		build/san/nibble-tests

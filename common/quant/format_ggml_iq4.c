@@ -13,8 +13,8 @@
 //     MXFP4   2^(e - 127) * value    1 + 16            =  17     4.25
 #include "quant/format_ggml_search.h"
 
-static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                      1,    13,   25,  38,  53,  69,  89,  113};
+const int8_t quant_iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                     1,    13,   25,  38,  53,  69,  89,  113};
 // Twice the values, so that they are whole; the scale makes up for it.
 static const int8_t fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
@@ -28,7 +28,7 @@ static inline int code_of(const uint8_t *qs, size_t i) {
 }
 
 static float value_iq4_nl(const uint8_t *block, size_t i) {
-    return ggml_load_f16(block) * (float)iq4_values[code_of(block + 2, i)];
+    return ggml_load_f16(block) * (float)quant_iq4_values[code_of(block + 2, i)];
 }
 
 // IQ4_XS: a super-block of eight groups of 32. Scales have six bits and stand for scale[g] + 32,
@@ -45,7 +45,7 @@ static inline float scale_iq4_xs(const uint8_t *block, size_t g) {
 
 static float value_iq4_xs(const uint8_t *block, size_t i) {
     size_t g = i / 32;
-    return scale_iq4_xs(block, g) * (float)iq4_values[code_of(block + 8 + 16 * g, i % 32)];
+    return scale_iq4_xs(block, g) * (float)quant_iq4_values[code_of(block + 8 + 16 * g, i % 32)];
 }
 
 // MXFP4, Open Compute's microscaling: one byte of exponent, which is all there is of the scale.

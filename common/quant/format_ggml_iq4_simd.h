@@ -24,12 +24,12 @@ INLINE void unpack_values(const uint8_t *qs, const int8_t *values, float scale, 
 }
 
 INLINE void SIMD(unpack_iq4_nl)(const uint8_t *block, float *out) {
-    unpack_values(block + 2, iq4_values, ggml_load_f16(block), out);
+    unpack_values(block + 2, quant_iq4_values, ggml_load_f16(block), out);
 }
 
 INLINE void SIMD(unpack_iq4_xs)(const uint8_t *block, float *out) {
     for (size_t g = 0; g < 8; g++)
-        unpack_values(block + 8 + 16 * g, iq4_values, scale_iq4_xs(block, g), out + 32 * g);
+        unpack_values(block + 8 + 16 * g, quant_iq4_values, scale_iq4_xs(block, g), out + 32 * g);
 }
 
 INLINE void SIMD(unpack_mxfp4)(const uint8_t *block, float *out) {
@@ -77,7 +77,7 @@ static void SIMD(round_values)(const float *w, float scale, uint8_t *qs) {
         vec x = vec_load(w + i * LANES) * inverse;
         q.v[i] = (ivec){0};
         for (int m = 0; m < 15; m++)
-            q.v[i] -= x > (float)(iq4_values[m] + iq4_values[m + 1]) * 0.5f;
+            q.v[i] -= x > (float)(quant_iq4_values[m] + quant_iq4_values[m + 1]) * 0.5f;
     }
     store_nibbles(q, qs);
 }

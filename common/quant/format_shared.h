@@ -42,7 +42,8 @@ bool quant_planes_bytes(const struct quant_format *f, size_t n, size_t k, size_t
 QUANT_GGML_FORMATS(QUANT_DECLARE)
 
 extern const struct quant_format quant_nf4;
-extern const float quant_nf4_values[16]; // what its codes stand for, times the block's absmax
+extern const float quant_nf4_values[16];  // what its codes stand for, times the block's absmax
+extern const int8_t quant_iq4_values[16]; // what codes of IQ4_NL and IQ4_XS stand for, times scales
 
 // The interval of n weights, widened to include 0: lo <= 0 <= hi. NaN or infinite if a weight is.
 struct quant_range {

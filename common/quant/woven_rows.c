@@ -20,9 +20,6 @@ enum {
     IQ4_NL = 20
 };
 
-static const int8_t iq4_nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                  1,    13,   25,  38,  53,  69,  89,  113};
-
 // NF4's values (format_nf4.c) in the 112ths of a block's largest that they are nearest to: of all
 // steps that keep within int8, 1/112.03 leaves the least error, a root mean square of 0.0017 of the
 // largest if all codes are equally likely.
@@ -44,7 +41,7 @@ static bool block_kind(int type, struct weave_kind *kind) {
     if (type == Q4_1 || type == Q5_1)
         kind->zero = WEAVE_ZERO_OFFSET;
     if (type == IQ4_NL)
-        kind->table = iq4_nl;
+        kind->table = quant_iq4_values;
     if (type == Q6_K)
         *kind =
             (struct weave_kind){.bits = 6, .group = 16, .scale = WEAVE_SCALE_K6, .zero_code = 32};
