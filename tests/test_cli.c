@@ -498,3 +498,18 @@ Test(cli, flags_a_program_has_no_use_for_are_refused) {
     cr_expect(!strstr(text, "--calib") && !strstr(text, "--out") && strstr(text, "--skip"));
     free(text);
 }
+
+Test(cli, instruction_sets_that_nothing_has_here_are_refused) {
+    setenv("NIBBLE_ISA", "scalar", 1);
+    options("");
+    setenv("NIBBLE_ISA", "Scalar", 1);
+#if defined(__x86_64__)
+    refused("", "NIBBLE_ISA is 'Scalar', expected best, scalar, avx2, avx512, vnni or amx");
+    unsetenv("NIBBLE_ISA");
+    refused("--isa neon", "--isa is 'neon', which processors of this kind never have");
+#else
+    refused("", "NIBBLE_ISA is 'Scalar', expected best, scalar, neon, dotprod or i8mm");
+    unsetenv("NIBBLE_ISA");
+    refused("--isa amx", "--isa is 'amx', which processors of this kind never have");
+#endif
+}

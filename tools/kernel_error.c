@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/file.h"
 #include "eval/perplexity.h"
@@ -63,14 +64,23 @@ static double compare(const struct model *loaded, const struct eval_reference *u
     return fabs(change);
 }
 
+// 0 if it is no number of at most nine digits.
+static size_t tokens_of(const char *text) {
+    size_t digits = strspn(text, "0123456789");
+    return text[digits] || digits > 9 ? 0 : strtoul(text, NULL, 10);
+}
+
 int main(int argc, char **argv) {
     struct error err;
     struct token_list ids = {0};
-    size_t size, limit = argc > 4 ? strtoul(argv[3], NULL, 10) : 0;
+    size_t size, limit = argc > 4 ? tokens_of(argv[3]) : 0;
     if (limit < 2) {
-        fprintf(stderr, "usage: kernel_error MODEL TEXT TOKENS FORMAT…\n");
+        fprintf(stderr, "usage: kernel_error MODEL TEXT TOKENS FORMAT…, 2 tokens or more\n");
         return 2;
     }
+    for (int i = 4; i < argc; i++)
+        if (!quant_format_find(argv[i]))
+            bench_fail("%s: no such format", argv[i]);
     struct model *m = model_load(argv[1], &err);
     struct tokenizer *t = m ? tokenizer_load(argv[1], &err) : NULL;
     char *bytes = t ? file_read(argv[2], MAX_TEXT, &size, &err) : NULL;

@@ -14,6 +14,7 @@
 
 #include "cli/table.h"
 #include "core/memory.h"
+#include "kernels/cpu/kernels.h"
 
 // ---- values ---------------------------------------------------------------------------
 
@@ -229,6 +230,20 @@ static bool parse(const struct cli_table *t, const struct option *longs, int arg
     return true;
 }
 
+// A level that nothing has here would otherwise mean the best.
+static bool check_isa(const struct cli_options *o, struct error *err) {
+    const char *name = getenv("NIBBLE_ISA");
+    enum cpu_level level = (enum cpu_level)(o->isa - 1);
+    if (o->isa && !kernels_level_known(level))
+        return error_set(err, "--isa is '%s', which processors of this kind never have",
+                         kernels_level_name(level));
+    if (name && strcmp(name, "best") != 0 && !kernels_level_known(kernels_level_find(name)))
+        return error_set(err, "NIBBLE_ISA is '%s', expected best, scalar%s", name,
+                         kernels_level_known(LEVEL_NEON) ? ", neon, dotprod or i8mm"
+                                                         : ", avx2, avx512, vnni or amx");
+    return true;
+}
+
 bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct cli_options *o,
                     enum cli_action *action, struct error *err) {
     struct cli_values v = {.options.threads = omp_get_num_procs()};
@@ -246,7 +261,7 @@ bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct c
     o->ppl_mode = v.ppl_mode ? PPL_HALF : PPL_FULL;
     o->cuda = v.device == 1;
     o->int8_activations = v.activations == 1;
-    return ok && (*action != CLI_RUN || check_together(o, err));
+    return ok && (*action != CLI_RUN || (check_isa(o, err) && check_together(o, err)));
 }
 
 int32_t *cli_token_ids(const char *text, const char *what, size_t *n, struct error *err) {

@@ -94,7 +94,7 @@ static void print_environment(FILE *f) {
     print_row(f, "SAVE_EVAL_RESULTS", "1: append every run's rows to results/metrics.csv");
     char found[128];
     snprintf(found, sizeof found, "like --isa [this CPU has %s]",
-             kernels_level_name(kernels_level()));
+             kernels_level_name(kernels_level_best()));
     print_row(f, "NIBBLE_ISA", found);
     print_row(f, "NO_COLOR", "set: no colours");
     fputs("\nExit status:\n", f);

@@ -16,7 +16,7 @@
 
 static const char *const isa_names[ISA_COUNT] = {"scalar", "avx2", "avx512"};
 static const char *const level_names[LEVEL_COUNT] = {"scalar", "neon",   "dotprod", "i8mm",
-                                                   "avx2",   "avx512", "vnni",    "amx"};
+                                                     "avx2",   "avx512", "vnni",    "amx"};
 
 // What kernels_level() answers, plus one; 0 until it is first asked.
 static _Atomic int level_in_force;
@@ -38,7 +38,7 @@ static bool has_amx(void) {
 }
 #endif
 
-static enum cpu_level level_of_cpu(void) {
+enum cpu_level kernels_level_best(void) {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
@@ -63,10 +63,9 @@ static enum cpu_level level_of_cpu(void) {
 #endif
 }
 
-// Whether CPUs of this kind can have it at all.
-static bool level_is_known(enum cpu_level level) {
+bool kernels_level_known(enum cpu_level level) {
 #if defined(__x86_64__)
-    return level == LEVEL_SCALAR || level >= LEVEL_AVX2;
+    return level == LEVEL_SCALAR || (level >= LEVEL_AVX2 && level < LEVEL_COUNT);
 #elif defined(__aarch64__)
     return level <= LEVEL_I8MM;
 #else
@@ -75,8 +74,8 @@ static bool level_is_known(enum cpu_level level) {
 }
 
 enum cpu_level kernels_level_force(enum cpu_level level) {
-    enum cpu_level best = level_of_cpu();
-    enum cpu_level chosen = level_is_known(level) && level < best ? level : best;
+    enum cpu_level best = kernels_level_best();
+    enum cpu_level chosen = kernels_level_known(level) && level < best ? level : best;
     atomic_store_explicit(&level_in_force, (int)chosen + 1, memory_order_relaxed);
     return chosen;
 }

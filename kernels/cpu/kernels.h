@@ -35,6 +35,10 @@ enum cpu_level {
     LEVEL_COUNT
 };
 enum cpu_level kernels_level(void);
+// The best that this CPU has, whatever is in force.
+enum cpu_level kernels_level_best(void);
+// Whether CPUs of this kind can have it at all.
+bool kernels_level_known(enum cpu_level level);
 const char *kernels_level_name(enum cpu_level level);
 // The level of that name; LEVEL_COUNT if there is none.
 enum cpu_level kernels_level_find(const char *name);
