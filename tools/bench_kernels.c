@@ -360,6 +360,18 @@ static void run_quantize_gated(void *context, size_t i) {
         bench_fail("%s", err.message);
 }
 
+// The first token's codes against the reference's of x.
+static void check_quantized(const struct quantizing *z, const float *x) {
+    struct error err = {0};
+    struct weave_x want = {0};
+    if (!weave_x_make(&want, &z->w, x, z->w.k, 1, &err))
+        bench_fail("%s", err.message);
+    weave_x_make_ref(&want, x, z->w.k);
+    if (memcmp(z->q.q, want.q, z->w.k) != 0)
+        bench_fail("activations in int8 differ from the reference");
+    weave_x_free(&want);
+}
+
 // What goes into down, 512 tokens: more than fits in a core's caches. GB/s of what is read.
 static void bench_quantize(void) {
     struct weave_kind kind;
@@ -371,8 +383,11 @@ static void bench_quantize(void) {
     z.up = bench_normals(n);
     z.gate = bench_normals(n);
     struct bench_times t = bench_measure(run_quantize, &z, 3, MAX_RUNS, bench_seconds);
+    check_quantized(&z, z.up);
     print_row("quantize", "activations", z.m, "11008", &t, 4.0 * (double)n, 0, 0);
     t = bench_measure(run_quantize_gated, &z, 3, MAX_RUNS, bench_seconds);
+    silu_mul(z.up, z.gate, z.up, z.w.k);
+    check_quantized(&z, z.up);
     print_row("quantize", "SwiGLU", z.m, "11008", &t, 8.0 * (double)n, 0, 0);
     weave_x_free(&z.q);
     free(z.up), free(z.gate);

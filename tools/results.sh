@@ -130,6 +130,10 @@ kernels() {
                 rows[++attentions] = sprintf("| %s | %d | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
                     $4, $3, $5, $7, 100 * $9, $8, 100 * $10)
             }
+            $1 == "quantize" {
+                quantized = quantized sprintf("%s%s %.0f µs, %.1f GB/s (%.0f %%)",
+                    quantized ? "; " : "", $2, $5, $7, 100 * $9)
+            }
             $4 != "11008 x 2048" { next }
             !($2 in seen) { seen[$2] = 1; order[++n] = $2 }
             {
@@ -154,6 +158,8 @@ kernels() {
                     print ""
                 }
                 if (!attentions) exit
+                print ""
+                print "512 tokens of 11008 to int8, GB/s of what is read: " quantized "."
                 print ""
                 print "Attention in float32; GB/s of keys and values, Gop/s beside the float32 peak:"
                 print ""

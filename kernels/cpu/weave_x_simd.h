@@ -3,6 +3,7 @@
 #define four_ints SIMD(four_ints)
 #define fold_largest SIMD(fold_largest)
 #define fold_sum SIMD(fold_sum)
+#define store_bytes SIMD(store_bytes)
 #define quantize_units SIMD(quantize_units)
 
 typedef int8_t SIMD(signed_bytes) __attribute__((vector_size(LANES)));
@@ -15,6 +16,19 @@ enum { SIMD(X_AHEAD) = 1024 };
 
 INLINE ivec abs_bits(vec v) {
     return (ivec)v & 0x7fffffff;
+}
+
+// Integers of -128 to 127. GCC 12 would take AVX2's apart, one by one.
+INLINE void store_bytes(int8_t *out, ivec v) {
+#if LANES == 8
+    __m128i low = _mm256_castsi256_si128((__m256i)v),
+            high = _mm256_extracti128_si256((__m256i)v, 1);
+    __m128i halves = _mm_packs_epi32(low, high);
+    _mm_storeu_si64(out, _mm_packs_epi16(halves, halves));
+#else
+    SIMD(signed_bytes) bytes = __builtin_convertvector(v, SIMD(signed_bytes));
+    memcpy(out, &bytes, sizeof bytes);
+#endif
 }
 
 // Over all lanes, four at a time: taken one by one they would cost more than the unit's columns.
@@ -68,8 +82,7 @@ INLINE void quantize_units(const bool gated, const struct weave_x *out, size_t i
                 v = (gated ? vec_load(products + c - from) : vec_load_part(x + c, out->k - c)) *
                     inverse;
             ivec steps = (ivec)(v + 0x1.8p23f) - 0x4b400000;
-            SIMD(signed_bytes) bytes = __builtin_convertvector(steps, SIMD(signed_bytes));
-            memcpy(q + c, &bytes, sizeof bytes);
+            store_bytes(q + c, steps);
             sum += steps;
         }
         size_t at = i * out->units + u;
