@@ -340,19 +340,11 @@ static void bench_woven(const struct wanted *wanted) {
 struct quantizing {
     struct weave w;
     struct weave_x q;
-    float *up, *gate;
+    float *up, *gate; // gate: NULL to quantize up alone
     size_t m;
 };
 
 static void run_quantize(void *context, size_t i) {
-    struct quantizing *z = context;
-    struct error err = {0};
-    (void)i;
-    if (!weave_x_make(&z->q, &z->w, z->up, z->w.k, z->m, &err))
-        bench_fail("%s", err.message);
-}
-
-static void run_quantize_gated(void *context, size_t i) {
     struct quantizing *z = context;
     struct error err = {0};
     (void)i;
@@ -381,11 +373,11 @@ static void bench_quantize(void) {
         bench_fail("int4-g128: the layout does not fit");
     size_t n = z.m * z.w.k;
     z.up = bench_normals(n);
-    z.gate = bench_normals(n);
     struct bench_times t = bench_measure(run_quantize, &z, 3, MAX_RUNS, bench_seconds);
     check_quantized(&z, z.up);
     print_row("quantize", "activations", z.m, "11008", &t, 4.0 * (double)n, 0, 0);
-    t = bench_measure(run_quantize_gated, &z, 3, MAX_RUNS, bench_seconds);
+    z.gate = bench_normals(n);
+    t = bench_measure(run_quantize, &z, 3, MAX_RUNS, bench_seconds);
     silu_mul(z.up, z.gate, z.up, z.w.k);
     check_quantized(&z, z.up);
     print_row("quantize", "SwiGLU", z.m, "11008", &t, 8.0 * (double)n, 0, 0);

@@ -379,9 +379,10 @@ static void print_table(const char *name, const struct row *rows, size_t n) {
     struct markdown_table t;
     const struct figures *f = &rows[0].median;
     printf(
-        "%s, %s, limits beside the first row: read %.1f GB/s, int8 %.0f, int8 in tiles %.0f, bfloat16 in tiles %.0f, float32 "
-        "%.0f Gop/s; prefill of %zu tokens, decode of %zu, deep: behind %zu; tokens per second "
-        "and the share of the ceiling (neighbour: of decode), medians of %zu rounds\n\n",
+        "%s, %s, limits beside the first row: read %.1f GB/s, int8 %.0f, int8 in tiles %.0f, "
+        "bfloat16 in tiles %.0f, float32 %.0f Gop/s; prefill of %zu tokens, decode of %zu, deep: "
+        "behind %zu; tokens per second and the share of the ceiling (neighbour: of decode), "
+        "medians of %zu rounds\n\n",
         name, kernels_level_name(kernels_level()), f->read_gb_s, f->i8_gop_s, f->i8_tiles_gop_s,
         f->bf16_gflop_s, f->f32_gflop_s, flags.prefill, flags.decode, flags.depth, flags.rounds);
     check(markdown_table_init(&t, n + 1, COLUMNS, &err), &err);

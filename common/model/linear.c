@@ -65,9 +65,7 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
         size_t together = 0;
         for (; i < n && (together == 0 || l[i]->weave.unit == jobs[0].w->unit); i++)
             jobs[together++] = (struct weave_job){&l[i]->weave, y[i], l[i]->w.shape[0], l[i]->bias};
-        size_t k = jobs[0].w->k;
-        ok = gate ? weave_x_make_gated(&q, jobs[0].w, gate, x, k, m, err)
-                  : weave_x_make(&q, jobs[0].w, x, k, m, err);
+        ok = weave_x_make_gated(&q, jobs[0].w, gate, x, jobs[0].w->k, m, err);
         if (ok)
             matmul_weave(jobs, together, &q);
     }

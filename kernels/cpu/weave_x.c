@@ -71,12 +71,12 @@ static void quantize_row(void *context, size_t i) {
               job->gate ? job->gate + i * job->x_stride : NULL);
 }
 
-static bool make(struct weave_x *out, const struct weave *w, const float *x, const float *gate,
-                 size_t x_stride, size_t m, struct error *err) {
+bool weave_x_make_gated(struct weave_x *out, const struct weave *w, const float *gate,
+                        const float *up, size_t stride, size_t m, struct error *err) {
     weave_x_shape(out, w, m);
     if (!weave_x_reserve(out, err))
         return false;
-    struct quantize_job job = {out, x, gate, x_stride};
+    struct quantize_job job = {out, up, gate, stride};
     if (m * w->k >= TEAM_MIN)
         team_run(m, quantize_row, &job);
     else
@@ -87,12 +87,7 @@ static bool make(struct weave_x *out, const struct weave *w, const float *x, con
 
 bool weave_x_make(struct weave_x *out, const struct weave *w, const float *x, size_t x_stride,
                   size_t m, struct error *err) {
-    return make(out, w, x, NULL, x_stride, m, err);
-}
-
-bool weave_x_make_gated(struct weave_x *out, const struct weave *w, const float *gate,
-                        const float *up, size_t stride, size_t m, struct error *err) {
-    return make(out, w, up, gate, stride, m, err);
+    return weave_x_make_gated(out, w, NULL, x, x_stride, m, err);
 }
 
 void weave_x_free(struct weave_x *x) {
