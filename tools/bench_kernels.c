@@ -387,7 +387,12 @@ static void bench_quantize(void) {
 
 // ---- attention ----------------------------------------------------------------------------------
 
+typedef void attention_function(float *out, const float *q, size_t m, size_t n_heads,
+                                size_t n_kv_heads, size_t d, const struct attention_query *queries,
+                                float scale);
+
 struct attending {
+    attention_function *attend;
     size_t m, n_heads, n_kv_heads, d;
     float *q, *out;
     struct attention_query *queries;
@@ -396,7 +401,7 @@ struct attending {
 static void run_attention(void *context, size_t i) {
     const struct attending *a = context;
     (void)i;
-    attention(a->out, a->q, a->m, a->n_heads, a->n_kv_heads, a->d, a->queries, 0.1f);
+    a->attend(a->out, a->q, a->m, a->n_heads, a->n_kv_heads, a->d, a->queries, 0.1f);
 }
 
 // Queries at the last m of `positions`, as in prefill (m = positions) and decode (m = 1).
@@ -405,26 +410,33 @@ static void bench_attention(size_t m, size_t positions, size_t n_heads, size_t n
     size_t cache = n_kv_heads * positions * d, seen = 0, width = n_heads * d;
     float *k = bench_normals(cache), *v = bench_normals(cache);
     float *want = bench_alloc(width, sizeof *want);
-    struct attending a = {m,
-                          n_heads,
-                          n_kv_heads,
-                          d,
-                          bench_normals(m * width),
-                          bench_alloc(m * width, sizeof *want),
-                          bench_alloc(m, sizeof *a.queries)};
+    struct attending a = {.m = m, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .d = d};
+    a.q = bench_normals(m * width);
+    a.out = bench_alloc(m * width, sizeof *a.out);
+    a.queries = bench_alloc(m, sizeof *a.queries);
     for (size_t t = 0; t < m; t++) {
         seen += positions - m + t + 1;
         a.queries[t] =
             (struct attention_query){k, v, positions * d, 0, (int32_t)(positions - m + t)};
     }
-    struct bench_times t = bench_measure(run_attention, &a, 3, MAX_RUNS, bench_seconds);
     attention_ref(want, a.q + (m - 1) * width, 1, n_heads, n_kv_heads, d, a.queries + m - 1, 0.1f);
-    if (!(rel_l2(a.out + (m - 1) * width, want, width) <= 1e-5))
-        bench_fail("attention of %zu tokens differs from the reference", m);
     char shape[40];
     snprintf(shape, sizeof shape, "%zu/%zu heads of %zu at %zu", n_heads, n_kv_heads, d, positions);
-    print_row("attention", "F32", m, shape, &t, 8.0 * (double)cache, 4.0 * (double)(seen * width),
-              limits.f32_gflop_s);
+    const struct {
+        attention_function *attend;
+        const char *format;
+        double peak, tolerance;
+    } kinds[] = {{attention, "F32", limits.f32_gflop_s, 1e-5},
+                 {attention_rounded, "BF16 tiles", limits.bf16_gflop_s, 5e-3}};
+    bool tiles = m > 1 && limits.bf16_gflop_s > 0;
+    for (size_t i = 0; i < (tiles ? 2 : 1); i++) {
+        a.attend = kinds[i].attend;
+        struct bench_times t = bench_measure(run_attention, &a, 3, MAX_RUNS, bench_seconds);
+        if (!(rel_l2(a.out + (m - 1) * width, want, width) <= kinds[i].tolerance))
+            bench_fail("attention of %zu tokens differs from the reference", m);
+        print_row("attention", kinds[i].format, m, shape, &t, 8.0 * (double)cache,
+                  4.0 * (double)(seen * width), kinds[i].peak);
+    }
     free(a.q), free(k), free(v), free(a.out), free(want), free(a.queries);
 }
 

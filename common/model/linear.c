@@ -76,14 +76,18 @@ static bool forward_woven(float *const *y, const struct linear *const *l, size_t
 // Matrices too small for tiles: what they save is less than what filling them costs.
 enum { TILES_MIN_WEIGHTS = 1 << 18 };
 
-// Whether l's product with so many tokens is made in tiles of bfloat16, and how. Weights in float32
-// never are: who has them wants their precision. Woven ones that want tiles of int8 go there.
+bool linear_rounds(const struct linear *l) {
+    return l->rounds_x && l->w.dtype != DTYPE_F32;
+}
+
+// Whether l's product with so many tokens is made in tiles of bfloat16, and how. Woven ones that
+// want tiles of int8 go there.
 static bool tile_job(const struct linear *l, size_t m, float *y, struct weight_source *source,
                      struct tile_job *job) {
     enum dtype type = l->w.dtype;
     size_t n = l->w.shape[0], k = l->w.shape[1];
-    if (!matmul_tiles_wanted(m) || n * k < TILES_MIN_WEIGHTS || !l->rounds_x ||
-        l->int8_activations || type == DTYPE_F32)
+    if (!matmul_tiles_wanted(m) || n * k < TILES_MIN_WEIGHTS || !linear_rounds(l) ||
+        l->int8_activations)
         return false;
     if (l->w.woven && (weave_tiles_wanted(&l->weave, m) || weave_few_wanted(&l->weave, m)))
         return false;

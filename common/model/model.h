@@ -63,6 +63,8 @@ bool model_visit_linears(struct model *m, linear_visitor *visit, void *user);
 size_t model_bytes(const struct model *m);
 size_t model_parameters(const struct model *m);
 
+// Whether it may, and would: weights in float32 never do, who has them wants their precision.
+bool linear_rounds(const struct linear *l);
 // y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);
 // The same for several that read the same x [m, K]: y[i] = l[i](x). What they share is done once.
@@ -77,8 +79,8 @@ bool linear_forward_gated(float *y, const struct linear *l, const float *gate, f
 struct kv_cache {
     size_t n_layers, n_sequences, capacity; // capacity: positions per sequence
     size_t n_kv_heads, head_dim;
-    float *k, *v; // [L][sequence][B][capacity][D]
-    size_t bytes; // of each
+    float *k, *v;                // [L][sequence][B][capacity][D]
+    size_t bytes;                // of each
     struct device_cache *placed; // what a device keeps of it, made when it is first used
 };
 bool kv_cache_init(struct kv_cache *kv, const struct model_config *c, size_t n_sequences,

@@ -31,12 +31,6 @@ struct lines {
     bool pairs; // wanted in pairs of k
 };
 
-// Up to 32 k of one line.
-INLINE __m512i load_line(const float *p, size_t n) {
-    return round_pair(vec_load_part(p, n),
-                      n > LANES ? vec_load_part(p + LANES, n - LANES) : (vec){0});
-}
-
 // Two k of up to 16 lines; the second may be missing.
 INLINE __m512i load_pair(const float *p, size_t along, size_t k, size_t n, __m512i order) {
     vec even = k > 0 ? vec_load_part(p, n) : (vec){0};
@@ -53,13 +47,13 @@ static void pack_strip(const struct lines *from, size_t first, size_t K, unsigne
         __m512i r[TILE];
         if (from->along == 1)
             for (size_t i = 0; i < TILE; i++)
-                r[i] = i < n ? load_line(data + i * from->line + k, K - k) : _mm512_setzero_si512();
+                r[i] = i < n ? round_part(data + i * from->line + k, K - k) : _mm512_setzero_si512();
         else
             for (size_t p = 0; p < TILE; p++)
                 r[p] = load_pair(data + (k + 2 * p) * from->along, from->along,
                                  K > k + 2 * p ? K - k - 2 * p : 0, n, order);
         if ((from->along == 1) == from->pairs)
-            transpose_pairs(r, out);
+            transpose_pairs(r, out, 64);
         else
             for (size_t i = 0; i < TILE; i++)
                 _mm512_storeu_si512(out + i * 64, r[i]);

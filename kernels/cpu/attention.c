@@ -29,6 +29,7 @@ struct attention_call {
     size_t m, n_heads, n_kv_heads, d;
     const struct attention_query *queries;
     float scale;
+    size_t tiles_rows; // of a block, where it may be in tiles; else 0
 };
 
 static double score_ref(const float *q, const float *k, size_t d, float scale) {
@@ -102,7 +103,8 @@ static size_t queries_together(const struct attention_call *call, size_t t, size
 // zeros; false after the last.
 static bool next_part(const struct attention_call *call, struct attention_part *part) {
     size_t group = call->n_heads / call->n_kv_heads;
-    size_t rows = min_size(ATTENTION_ROWS, ATTENTION_FLOATS / round_up(call->d, 16));
+    size_t fit = ATTENTION_FLOATS / round_up(call->d, 16);
+    size_t rows = call->tiles_rows ? call->tiles_rows : min_size(ATTENTION_ROWS, fit);
     part->head += part->n_heads;
     if (part->head == group) {
         part->head = 0;
@@ -127,9 +129,10 @@ static void block_open(struct attention_block *b, const struct attention_call *c
     b->k = queries->k + part->kv_head * queries->head_stride;
     b->v = queries->v + part->kv_head * queries->head_stride;
     b->d = call->d;
-    b->d_padded = round_up(call->d, 16);
     b->n_heads = part->n_heads;
     b->rows = part->n_queries * part->n_heads;
+    b->tiles = call->tiles_rows && b->rows >= ATTENTION_TILES_MIN;
+    b->d_padded = round_up(call->d, b->tiles ? 32 : 16);
     b->queries = queries;
     b->first = queries->first;
     b->last = queries->last;
@@ -138,9 +141,9 @@ static void block_open(struct attention_block *b, const struct attention_call *c
     for (size_t t = 0; t < part->n_queries; t++) {
         b->first = queries[t].first < b->first ? queries[t].first : b->first;
         b->last = queries[t].last > b->last ? queries[t].last : b->last;
-        const float *q = call->q + b->offset + t * call->n_heads * call->d;
-        for (size_t i = 0; i < part->n_heads * call->d; i++)
-            b->q[t * part->n_heads * call->d + i] = q[i] * call->scale;
+        SIMD_CALL(attend_scale, b->q + t * part->n_heads * call->d,
+                  call->q + b->offset + t * call->n_heads * call->d, part->n_heads * call->d,
+                  call->scale);
     }
 }
 
@@ -154,8 +157,8 @@ static void sums_add(struct attention_sums *a, const struct attention_sums *b, s
         float shrink_a = expf(a->largest[r] - largest), shrink_b = expf(b->largest[r] - largest);
         a->largest[r] = largest;
         a->total[r] = a->total[r] * shrink_a + b->total[r] * shrink_b;
-        for (size_t c = r * d_padded; c < (r + 1) * d_padded; c++)
-            a->out[c] = a->out[c] * shrink_a + b->out[c] * shrink_b;
+        SIMD_CALL(attend_add, a->out + r * d_padded, shrink_a, b->out + r * d_padded, shrink_b,
+                  d_padded);
     }
 }
 
@@ -166,8 +169,7 @@ static void write_out(const struct attention_call *call, const struct attention_
         float *out =
             call->out + b->offset + (r / b->n_heads * call->n_heads + r % b->n_heads) * call->d;
         float factor = query->first <= query->last ? 1.0f / sums->total[r] : 0.0f;
-        for (size_t c = 0; c < call->d; c++)
-            out[c] = sums->out[r * b->d_padded + c] * factor;
+        SIMD_CALL(attend_scale, out, sums->out + r * b->d_padded, call->d, factor);
     }
 }
 
@@ -179,12 +181,16 @@ static int32_t segments_of(const struct attention_block *b) {
     return b->first <= b->last ? b->last / ATTENTION_SEGMENT - first_segment(b) + 1 : 0;
 }
 
-// Segment s of those the block sees.
+// Segment s of those the block sees, into fresh sums.
 static void attend_one(const struct attention_block *b, int32_t s, struct attention_sums *out) {
     int32_t first = (first_segment(b) + s) * ATTENTION_SEGMENT;
     int32_t last = first + ATTENTION_SEGMENT - 1;
-    SIMD_CALL(attend_segment, b, out, first > b->first ? first : b->first,
-              last < b->last ? last : b->last);
+    first = first > b->first ? first : b->first;
+    last = last < b->last ? last : b->last;
+    if (b->tiles)
+        attention_tiles_segment(b, out, first, last);
+    else
+        SIMD_CALL(attend_segment, b, out, first, last);
 }
 
 static void sums_start(struct attention_sums *sums, const struct attention_block *b) {
@@ -199,8 +205,11 @@ static void attend(const struct attention_call *call, const struct attention_par
     struct attention_block block;
     struct attention_sums sums, one;
     block_open(&block, call, part);
-    sums_start(&sums, &block);
-    for (int32_t s = 0; s < segments_of(&block); s++) {
+    if (segments_of(&block) == 0)
+        sums_start(&sums, &block);
+    else
+        attend_one(&block, 0, &sums);
+    for (int32_t s = 1; s < segments_of(&block); s++) {
         attend_one(&block, s, &one);
         sums_add(&sums, &one, block.rows, block.d_padded);
     }
@@ -279,16 +288,26 @@ static size_t multiply_adds(const struct attention_call *call) {
     return seen * call->n_heads * call->d * 2;
 }
 
+static void attend_all(const struct attention_call *call) {
+    assert(call->d <= ATTENTION_FLOATS && call->n_kv_heads > 0 &&
+           call->n_heads % call->n_kv_heads == 0);
+    size_t parts = 0, threads = threads_max();
+    for (struct attention_part part = {0}; next_part(call, &part);)
+        parts++;
+    if (threads > 1 && multiply_adds(call) >= ATTENTION_PARALLEL_MIN &&
+        (parts < 4 * threads ? attend_split(call, parts) : attend_parts(call, parts)))
+        return;
+    for (struct attention_part part = {0}; next_part(call, &part);)
+        attend(call, &part);
+}
+
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale) {
-    assert(d <= ATTENTION_FLOATS && n_kv_heads > 0 && n_heads % n_kv_heads == 0);
-    const struct attention_call call = {out, q, m, n_heads, n_kv_heads, d, queries, scale};
-    size_t parts = 0, threads = threads_max();
-    for (struct attention_part part = {0}; next_part(&call, &part);)
-        parts++;
-    if (threads > 1 && multiply_adds(&call) >= ATTENTION_PARALLEL_MIN &&
-        (parts < 4 * threads ? attend_split(&call, parts) : attend_parts(&call, parts)))
-        return;
-    for (struct attention_part part = {0}; next_part(&call, &part);)
-        attend(&call, &part);
+    attend_all(&(struct attention_call){out, q, m, n_heads, n_kv_heads, d, queries, scale, 0});
+}
+
+void attention_rounded(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
+                       size_t d, const struct attention_query *queries, float scale) {
+    attend_all(&(struct attention_call){out, q, m, n_heads, n_kv_heads, d, queries, scale,
+                                        attention_tiles_rows(d)});
 }

@@ -207,6 +207,19 @@ INLINE void attend_keys(const struct attention_block *b, struct attention_sums *
     attend_values(b, sums, shrink, &scores[0][from], v, to - from);
 }
 
+// y = x * factor
+static void SIMD(attend_scale)(float *y, const float *x, size_t n, float factor) {
+    for (size_t i = 0; i < n; i += LANES)
+        vec_store_part(y + i, vec_load_part(x + i, n - i) * factor, n - i);
+}
+
+// a = a * of_a + b * of_b
+static void SIMD(attend_add)(float *a, float of_a, const float *b, float of_b, size_t n) {
+    for (size_t i = 0; i < n; i += LANES)
+        vec_store_part(
+            a + i, vec_load_part(a + i, n - i) * of_a + vec_load_part(b + i, n - i) * of_b, n - i);
+}
+
 // The part of the block's work that lies in cached positions first … last, into fresh sums.
 static void SIMD(attend_segment)(const struct attention_block *b, struct attention_sums *sums,
                                  int32_t first, int32_t last) {

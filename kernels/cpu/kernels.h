@@ -5,7 +5,8 @@
 // compiled for each instruction set; the one this CPU can run is chosen at start (or by NIBBLE_ISA:
 // scalar, avx2, avx512, vnni, amx; on ARM scalar, neon, dotprod, i8mm). Sums have one order,
 // whatever the number of threads and however many rows come together: a token decoded alone and one
-// prefilled with others get the same bits. Dimension letters: core/tensor.h.
+// prefilled with others get the same bits (unless tiles of bfloat16 may round what comes together).
+// Dimension letters: core/tensor.h.
 #ifndef NIBBLE_KERNELS_H
 #define NIBBLE_KERNELS_H
 
@@ -149,6 +150,11 @@ struct attention_query {
 // blocks that read each key once.
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale);
+// The same where queries, keys, values and softmax's weights may be rounded to bfloat16, which moves
+// a product by 2^-8 at most: AMX tiles do, where at least 32 rows (queries times heads that share
+// keys) come together. Elsewhere it is attention.
+void attention_rounded(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
+                       size_t d, const struct attention_query *queries, float scale);
 void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
                    size_t d, const struct attention_query *queries, float scale);
 

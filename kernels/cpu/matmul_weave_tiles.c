@@ -96,8 +96,6 @@ bool weave_tiles_wanted(const struct weave *w, size_t m) {
     return false;
 }
 
-// Two tiles of tokens beside what they would take in bfloat16, 32 tokens of 11008 x 2048: Q8_0 2.3
-// and 2.6 ms, NF4 1.5 and 2.2, Q4_0 2.2 and 2.1; but Q6_K, units of 16 columns, 4.0 and 2.6.
 bool weave_few_wanted(const struct weave *w, size_t m) {
     (void)w, (void)m;
     return false;

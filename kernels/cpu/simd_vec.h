@@ -143,11 +143,14 @@ INLINE float vec_largest(vec v) {
     return largest;
 }
 
-// e^x, relative error below 1e-7 (8.4e-8 measured); 0 below -104, infinity above 88.73,
-// NaN for NaN. x = n ln 2 + r with |r| <= ln 2 / 2; e^r is a polynomial of degree 7,
-// 2^n is made of exponent bits, in two halves so that both are normal numbers.
+// e^x, relative error below 1e-7 (8.4e-8 measured); infinity above 88.73, NaN for NaN; 0 below
+// -87.33, where floats become denormal: each of these would cost 150 cycles, and softmax makes many.
+// x = n ln 2 + r with |r| <= ln 2 / 2; e^r is a polynomial of degree 7, 2^n is made of exponent
+// bits, in two halves so that both are normal numbers (AVX-512 has an instruction for it).
 INLINE vec vec_exp(vec x) {
-    x = vec_min(vec_set(89.0f), vec_max(vec_set(-104.0f), x));
+    const float least = -87.33f;
+    ivec small = x < least;
+    x = vec_min(vec_set(89.0f), vec_max(vec_set(least), x));
     const float round = 0x1.8p23f; // adding it leaves the nearest integer in the low mantissa bits
     vec biased = x * 1.44269504f + round;
     vec n = biased - round;
@@ -158,9 +161,14 @@ INLINE vec vec_exp(vec x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     vec e = p * (r * r) + r + 1.0f;
+#if LANES == 16
+    e = (vec)_mm512_scalef_ps((__m512)e, (__m512)n);
+#else
     ivec exponent = (ivec)biased - 0x4b400000;
     ivec half = exponent >> 1;
-    return e * (vec)((half + 127) << 23) * (vec)((exponent - half + 127) << 23);
+    e = e * (vec)((half + 127) << 23) * (vec)((exponent - half + 127) << 23);
+#endif
+    return vec_select(small, vec_set(0), e);
 }
 
 INLINE vec vec_silu(vec x) {

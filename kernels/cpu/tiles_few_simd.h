@@ -12,7 +12,7 @@ static void tile_few_x(const struct tile_call *call, size_t s) {
         const float *x = call->x + t * call->x_stride + s * STEP;
         r[t] = t < call->m ? round_pair(vec_load(x), vec_load(x + LANES)) : _mm512_setzero_si512();
     }
-    transpose_pairs(r, call->tiles + s * TILE_BYTES);
+    transpose_pairs(r, call->tiles + s * TILE_BYTES, 64);
 }
 
 // Rows [row, row + n) of a job, both multiples of 16.

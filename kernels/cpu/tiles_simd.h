@@ -42,14 +42,9 @@ static void tile_x(const struct tile_call *call, size_t pair) {
         const float *x = call->x + token * call->x_stride;
         unsigned char *out = call->tiles + pair * call->steps * STEP_BYTES + t * 64;
         for (size_t s = 0; s < call->steps; s++) {
-            __m512i both = _mm512_setzero_si512();
-            size_t c = s * STEP;
-            if (token < call->m)
-                both = round_pair(vec_load_part(x + c, call->k - c),
-                                  c + LANES < call->k
-                                      ? vec_load_part(x + c + LANES, call->k - c - LANES)
-                                      : (vec){0});
-            _mm512_store_si512(out + s * STEP_BYTES, both);
+            _mm512_store_si512(out + s * STEP_BYTES, token < call->m
+                                                         ? round_part(x + s * STEP, call->k - s * STEP)
+                                                         : _mm512_setzero_si512());
         }
     }
 }
@@ -77,7 +72,7 @@ INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t panel, si
             __builtin_prefetch(p + ahead, 0, 2);
             r[i] = row + i < job->n ? load_halves(job->kind, p, k - col) : _mm512_setzero_si512();
         }
-        transpose_pairs(r, out + s * STEP_BYTES);
+        transpose_pairs(r, out + s * STEP_BYTES, 64);
     }
 }
 
@@ -95,7 +90,7 @@ static void unpack_read(const struct tile_job *job, size_t k, size_t row, size_t
         __m512i r[16];
         for (size_t i = 0; i < TILE; i++)
             r[i] = round_pair(vec_load(rows[i] + s * STEP), vec_load(rows[i] + s * STEP + 16));
-        transpose_pairs(r, out + s * STEP_BYTES);
+        transpose_pairs(r, out + s * STEP_BYTES, 64);
     }
 }
 
