@@ -127,8 +127,8 @@ kernels() {
                 printf "%s%s %s", limits++ ? ", " : "", $4, rate
             }
             $1 == "attention" {
-                rows[++attentions] = sprintf("| %s | %d | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
-                    $4, $3, $5, $7, 100 * $9, $8, 100 * $10)
+                rows[++attentions] = sprintf("| %s | %d | %s | %.0f | %.1f (%.0f %%) | %.0f (%.0f %%) |",
+                    $4, $3, $2, $5, $7, 100 * $9, $8, 100 * $10)
             }
             $1 == "quantize" {
                 quantized = quantized sprintf("%s%s %.0f µs, %.1f GB/s (%.0f %%)",
@@ -161,10 +161,10 @@ kernels() {
                 print ""
                 print "512 tokens of 11008 to int8, GB/s of what is read: " quantized "."
                 print ""
-                print "Attention in float32; GB/s of keys and values, Gop/s beside the float32 peak:"
+                print "Attention: GB/s of keys and values, Gop/s (share of the peak of what it is made in):"
                 print ""
-                print "| Query/key heads | M | µs | GB/s | Gop/s |"
-                print "|:----------------|--:|---:|-----:|------:|"
+                print "| Query/key heads | M | Made in | µs | GB/s | Gop/s |"
+                print "|:----------------|--:|:--------|---:|-----:|------:|"
                 for (i = 1; i <= attentions; i++) print rows[i]
             }' results/cpu-kernels.new.csv
     } >results/cpu-kernels.md.new
