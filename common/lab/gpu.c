@@ -12,6 +12,7 @@ bool gpu_open(struct lab *lab, struct error *err) {
         return error_set(err, "--device cuda: %s", why);
     snprintf(lab->gpu_name, sizeof lab->gpu_name, "cuda (%s)", d.device);
     lab->table.device = lab->gpu_name;
+    lab->table.isa = NULL;
     return true;
 }
 

@@ -94,8 +94,10 @@ bool lab_start(struct lab *lab, const struct cli_program *program, int argc, cha
     omp_set_num_threads(o->threads);
     if (o->isa)
         kernels_level_force((enum cpu_level)(o->isa - 1));
-    lab->table =
-        (struct result_table){.phase = program->phase, .device = "cpu", .threads = o->threads};
+    lab->table = (struct result_table){.phase = program->phase,
+                                       .device = "cpu",
+                                       .isa = kernels_level_name(kernels_level()),
+                                       .threads = o->threads};
     return check_outputs(o, err);
 }
 

@@ -65,8 +65,10 @@ static bool matrix_stride(size_t bytes, size_t *stride) {
     return true;
 }
 
-static bool fail_overflow(const struct tensor *t, const char *text, struct error *err) {
-    return error_set(err, "%s: tensor '%s': the size of '%.60s' overflows", t->file, t->name, text);
+static bool fail_size(const struct tensor *t, const char *text, struct error *err) {
+    return error_set(
+        err, "%s: tensor '%s' is described as '%.60s', a shape that this format cannot have",
+        t->file, t->name, text);
 }
 
 // t becomes the matrix, or the first of the stack, that d describes; *stride: bytes from one to the
@@ -81,7 +83,7 @@ static bool bind_matrix(struct tensor *t, const struct description *d, const cha
     t->shape[0] = d->n;
     t->shape[1] = d->k;
     if (!d->format->bytes(d->format, d->n, d->k, &t->bytes) || !matrix_stride(t->bytes, stride))
-        return fail_overflow(t, text, err);
+        return fail_size(t, text, err);
     if (t->woven && !woven_layout(t, &weave))
         return error_set(err,
                          "%s: tensor '%s' is described as '%.60s', but such ones are not woven",
@@ -112,7 +114,7 @@ static bool bind_tensor(struct tensor *t, const char *text, struct error *err) {
     if (!bind_matrix(&matrix, &d, text, &stride, err))
         return false;
     if (!size_mul(stride, d.count, &expected))
-        return fail_overflow(t, text, err);
+        return fail_size(t, text, err);
     if (t->bytes != expected)
         return error_set(err, "%s: tensor '%s' has %zu bytes, expected %zu for '%.60s'", t->file,
                          t->name, t->bytes, expected, text);

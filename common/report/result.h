@@ -59,8 +59,9 @@ void result_row_free(struct result_row *row);
 struct result_table {
     int phase;
     const char *model, *arch, *text, *device; // NULL where there is none
-    const char *ppl_mode;                     // "full", "half" or NULL
-    const char *bits_of; // the weights that bits_per_weight is about, for a note; NULL: none
+    const char *isa;      // whose kernels the CPU runs (kernels_level_name); for people only
+    const char *ppl_mode; // "full", "half" or NULL
+    const char *bits_of;  // the weights that bits_per_weight is about, for a note; NULL: none
     size_t ctx;
     int threads;
     struct result_row *rows;

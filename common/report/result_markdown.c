@@ -178,7 +178,7 @@ static void print_count(const struct result_table *t, size_t offset, const char 
 }
 
 // "Phase 3: qwen2.5-3b (qwen2), text eval.txt, window 2048, perplexity mode full, 6120 tokens
-// scored, 2 threads, cpu"
+// scored, 2 threads, cpu (amx)"
 static void print_conditions(const struct result_table *t, FILE *f) {
     fprintf(f, "Phase %d: %s", t->phase, t->model ? t->model : "no model");
     if (t->arch)
@@ -195,6 +195,8 @@ static void print_conditions(const struct result_table *t, FILE *f) {
         fprintf(f, ", %d thread%s", t->threads, t->threads == 1 ? "" : "s");
     if (t->device)
         fprintf(f, ", %s", t->device);
+    if (t->isa)
+        fprintf(f, " (%s)", t->isa);
     fputs("\n\n", f);
 }
 

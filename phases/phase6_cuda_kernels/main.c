@@ -237,6 +237,7 @@ int main(int argc, char **argv) {
         name_device(&bench, argv, device, sizeof device);
         lab.table.phase = program.phase;
         lab.table.device = device;
+        lab.table.isa = NULL;
         if (!lab.table.n_rows)
             ok = error_set(
                 &err,
