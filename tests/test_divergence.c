@@ -117,3 +117,25 @@ Test(divergence, probabilities_sum_to_one) {
         cr_expect(fabs(sum - 1) < 5e-6, "%.9g", sum);
     }
 }
+
+// Down to the smallest normal float, and 0 below; at the far end of what softmax meets.
+Test(divergence, probabilities_far_below_the_largest) {
+    enum { V = 40 };
+    float z[V], p[V];
+    for (size_t i = 0; i < V; i++)
+        z[i] = i == 3 ? 0 : -86.9f - 0.05f * (float)i; // to -88.85
+    z[7] = -INFINITY;
+    FOR_EACH_ISA(isa) {
+        memset(p, 0xff, sizeof p);
+        probabilities(z, V, p);
+        cr_expect_eq(p[3], 1.0f);
+        for (size_t i = 0; i < V; i++) {
+            double want = exp((double)z[i]);
+            if (i == 7 || z[i] < -87.34f)
+                cr_expect_eq(p[i], 0.0f, "%zu: %g", i, (double)p[i]);
+            else
+                cr_expect(fabs((double)p[i] - want) <= 5e-6 * want, "%zu: %g, %g", i, (double)p[i],
+                          want);
+        }
+    }
+}

@@ -431,6 +431,7 @@ static void bench_attention(size_t m, size_t positions, size_t n_heads, size_t n
     bool tiles = m > 1 && limits.bf16_gflop_s > 0;
     for (size_t i = 0; i < (tiles ? 2 : 1); i++) {
         a.attend = kinds[i].attend;
+        memset(a.out, 0xff, m * width * sizeof *a.out); // NaN, in case it writes nothing
         struct bench_times t = bench_measure(run_attention, &a, 3, MAX_RUNS, bench_seconds);
         if (!(rel_l2(a.out + (m - 1) * width, want, width) <= kinds[i].tolerance))
             bench_fail("attention of %zu tokens differs from the reference", m);

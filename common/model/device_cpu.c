@@ -107,10 +107,11 @@ static void attend(const struct model *m, const struct kv_cache *kv, size_t laye
                                                   .first = last < window ? 0 : last - window + 1,
                                                   .last = last};
     }
-    // What the layer's matrices multiply may be rounded, or not; attention does as they do.
-    (linear_rounds(&m->layers[layer].q) ? attention_rounded : attention)(
-        ws->attention, ws->q, b->n, c->n_heads, c->n_kv_heads, c->head_dim, ws->queries,
-        1.0f / sqrtf((float)c->head_dim));
+    // Attention rounds what the layer's products round.
+    bool rounds = linear_rounds(&m->layers[layer].q);
+    (rounds ? attention_rounded : attention)(ws->attention, ws->q, b->n, c->n_heads, c->n_kv_heads,
+                                             c->head_dim, ws->queries,
+                                             1.0f / sqrtf((float)c->head_dim));
 }
 
 // Linears that read the same x.

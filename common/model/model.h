@@ -63,7 +63,8 @@ bool model_visit_linears(struct model *m, linear_visitor *visit, void *user);
 size_t model_bytes(const struct model *m);
 size_t model_parameters(const struct model *m);
 
-// Whether it may, and would: weights in float32 never do, who has them wants their precision.
+// Whether l's products may round x (rounds_x) and have a reason to: beside weights in float32 they
+// never do, who has those wants their precision.
 bool linear_rounds(const struct linear *l);
 // y[m, N] = linear(x[m, K]). Every format, instruction set and device meets here.
 bool linear_forward(float *y, const struct linear *l, const float *x, size_t m, struct error *err);

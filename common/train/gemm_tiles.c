@@ -15,7 +15,6 @@
 #include "kernels/cpu/pairs_simd.h"
 
 enum {
-    STEP = 32,     // k of a tile
     BLOCK_K = 512, // 32 rows and 32 columns of them fill 64 KB
     BLOCK = 1024,  // rows and columns packed at a time, 1 MiB each
     TASK_ROWS = 128,
@@ -47,7 +46,8 @@ static void pack_strip(const struct lines *from, size_t first, size_t K, unsigne
         __m512i r[TILE];
         if (from->along == 1)
             for (size_t i = 0; i < TILE; i++)
-                r[i] = i < n ? round_part(data + i * from->line + k, K - k) : _mm512_setzero_si512();
+                r[i] =
+                    i < n ? round_part(data + i * from->line + k, K - k) : _mm512_setzero_si512();
         else
             for (size_t p = 0; p < TILE; p++)
                 r[p] = load_pair(data + (k + 2 * p) * from->along, from->along,
@@ -63,32 +63,13 @@ static void pack_strip(const struct lines *from, size_t first, size_t K, unsigne
 // c [32, 32] (+)= two strips of A times two of B, `strip` bytes each.
 static void multiply_32(size_t strip, const unsigned char *a, const unsigned char *b, bool add,
                         float *c, size_t c_stride) {
-    size_t bytes = c_stride * sizeof *c;
-    if (add) {
-        _tile_loadd(0, c, bytes);
-        _tile_loadd(1, c + TILE, bytes);
-        _tile_loadd(2, c + TILE * c_stride, bytes);
-        _tile_loadd(3, c + TILE * c_stride + TILE, bytes);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    for (size_t at = 0; at < strip; at += TILE_BYTES) {
-        _tile_loadd(4, a + at, 64);
-        _tile_loadd(6, b + at, 64);
-        _tile_loadd(7, b + strip + at, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + strip + at, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, c, bytes);
-    _tile_stored(1, c + TILE, bytes);
-    _tile_stored(2, c + TILE * c_stride, bytes);
-    _tile_stored(3, c + TILE * c_stride + TILE, bytes);
+    if (add)
+        load_square(c, c_stride);
+    else
+        zero_tiles();
+    for (size_t at = 0; at < strip; at += TILE_BYTES)
+        multiply_bf16(a + at, a + strip + at, b + at, b + strip + at);
+    store_square(c, c_stride);
 }
 
 // The same for the rows and columns at c's edges, of which there are fewer.

@@ -12,16 +12,21 @@
 // How it goes, after Dao et al. 2022 (FlashAttention) and Milakov and Gimelshein 2018 (online
 // softmax).
 //
-//     queries of one cache ──> blocks of at most ATTENTION_ROWS (query, head) rows
-//     cached positions ──────> segments of ATTENTION_SEGMENT, of ATTENTION_KEYS at a time
+//     queries of one cache ──> blocks of at most 64 (query, head) rows; in tiles 256
+//     cached positions ──────> segments of 512 keys, of which 64 are scored at a time; in tiles 128
 //
 // The scores of rows times keys stay in the L2 cache. Each segment starts its own sums, which are
 // added up in the order of the segments, whether one thread does them all (prefill: threads share
-// the blocks) or several (decode: threads share the segments of all blocks). So the result depends
-// neither on the number of threads nor on which queries came together.
+// the blocks) or several (decode: threads share the segments of all blocks). A row's sums know
+// nothing of the other rows. So the result depends neither on the number of threads nor on which
+// queries came together, except that enough of them may go into tiles of bfloat16
+// (attention_tiles.c).
 
 // Multiply-adds below which waking the threads costs more than they save.
 #define ATTENTION_PARALLEL_MIN ((size_t)1 << 17)
+// Floats of sums that threads may need to share segments of blocks that could keep all of them busy
+// anyway: 64 MB.
+#define ATTENTION_SPLIT_MAX ((size_t)1 << 24)
 
 struct attention_call {
     float *out;
@@ -72,15 +77,23 @@ void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t 
         }
 }
 
-// Which queries and query heads make a block.
+// Which queries and query heads make a block. Queries that can be worked on together are a run, and
+// all blocks of a run are in tiles or none is: the number of threads may decide how it is cut.
 struct attention_part {
     size_t query, n_queries, kv_head, head, n_heads;
+    size_t run_end;
+    bool tiles;
 };
 
 // True if the window of b touches or overlaps first … last, so that a block reads no position that
 // none of its queries sees.
 static bool windows_touch(int32_t first, int32_t last, const struct attention_query *b) {
     return b->first <= b->last && b->first <= last + 1 && first <= b->last + 1;
+}
+
+static size_t rows_of_block(const struct attention_call *call, bool tiles) {
+    size_t fit = ATTENTION_FLOATS / round_up(call->d, 16);
+    return tiles ? call->tiles_rows : min_size(ATTENTION_ROWS, fit);
 }
 
 // How many queries from t on can be worked on together, at most `most`.
@@ -99,12 +112,23 @@ static size_t queries_together(const struct attention_call *call, size_t t, size
     return n;
 }
 
+// The run that begins at part->query, and as much of it as makes a block.
+static void open_queries(const struct attention_call *call, struct attention_part *part) {
+    size_t group = call->n_heads / call->n_kv_heads;
+    if (part->query >= part->run_end) {
+        size_t run = queries_together(call, part->query, call->m);
+        part->run_end = part->query + run;
+        part->tiles = call->tiles_rows && run * group >= ATTENTION_TILES_MIN;
+    }
+    size_t rows = rows_of_block(call, part->tiles);
+    size_t most = min_size(rows > group ? rows / group : 1, part->run_end - part->query);
+    part->n_queries = queries_together(call, part->query, most);
+}
+
 // Steps through the parts of a call: heads fastest, then key/value heads, then queries. Starts from
 // zeros; false after the last.
 static bool next_part(const struct attention_call *call, struct attention_part *part) {
     size_t group = call->n_heads / call->n_kv_heads;
-    size_t fit = ATTENTION_FLOATS / round_up(call->d, 16);
-    size_t rows = call->tiles_rows ? call->tiles_rows : min_size(ATTENTION_ROWS, fit);
     part->head += part->n_heads;
     if (part->head == group) {
         part->head = 0;
@@ -118,8 +142,8 @@ static bool next_part(const struct attention_call *call, struct attention_part *
     if (part->query >= call->m)
         return false;
     if (part->n_queries == 0)
-        part->n_queries = queries_together(call, part->query, rows / group > 1 ? rows / group : 1);
-    part->n_heads = min_size(min_size(rows, group), group - part->head);
+        open_queries(call, part);
+    part->n_heads = min_size(min_size(rows_of_block(call, part->tiles), group), group - part->head);
     return true;
 }
 
@@ -131,8 +155,8 @@ static void block_open(struct attention_block *b, const struct attention_call *c
     b->d = call->d;
     b->n_heads = part->n_heads;
     b->rows = part->n_queries * part->n_heads;
-    b->tiles = call->tiles_rows && b->rows >= ATTENTION_TILES_MIN;
-    b->d_padded = round_up(call->d, b->tiles ? 32 : 16);
+    b->tiles = part->tiles;
+    b->d_padded = round_up(call->d, part->tiles ? 32 : 16);
     b->queries = queries;
     b->first = queries->first;
     b->last = queries->last;
@@ -181,24 +205,34 @@ static int32_t segments_of(const struct attention_block *b) {
     return b->first <= b->last ? b->last / ATTENTION_SEGMENT - first_segment(b) + 1 : 0;
 }
 
-// Segment s of those the block sees, into fresh sums.
+static void totals_start(struct attention_sums *sums, const struct attention_block *b) {
+    for (size_t r = 0; r < round_up(b->rows, b->tiles ? 32 : 1); r++) {
+        sums->total[r] = 0;
+        sums->largest[r] = -INFINITY;
+    }
+}
+
+static void sums_start(struct attention_sums *sums, const struct attention_block *b) {
+    totals_start(sums, b);
+    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
+}
+
+// Segment s of those the block sees.
 static void attend_one(const struct attention_block *b, int32_t s, struct attention_sums *out) {
     int32_t first = (first_segment(b) + s) * ATTENTION_SEGMENT;
     int32_t last = first + ATTENTION_SEGMENT - 1;
     first = first > b->first ? first : b->first;
     last = last < b->last ? last : b->last;
-    if (b->tiles)
+    if (b->tiles) {
+        totals_start(out, b);
         attention_tiles_segment(b, out, first, last);
-    else
+    } else {
+        sums_start(out, b);
         SIMD_CALL(attend_segment, b, out, first, last);
-}
-
-static void sums_start(struct attention_sums *sums, const struct attention_block *b) {
-    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
-    for (size_t r = 0; r < b->rows; r++) {
-        sums->total[r] = 0;
-        sums->largest[r] = -INFINITY;
     }
+    for (size_t r = 0; r < b->rows; r++) // others' values times 0, which may not be 0
+        if (out->total[r] == 0.0f)
+            memset(out->out + r * b->d_padded, 0, b->d_padded * sizeof *out->out);
 }
 
 static void attend(const struct attention_call *call, const struct attention_part *part) {
@@ -236,7 +270,7 @@ static void attend_chunk(void *context, size_t chunk) {
 static bool attend_split(const struct attention_call *call, size_t parts) {
     struct attention_split split;
     struct attention_part part = {0};
-    struct attention_sums sums;
+    struct attention_sums none;
     size_t segments = 0, at = 0;
     if (!(split.blocks = scratch_get(SCRATCH_BLOCKS, parts * sizeof *split.blocks)))
         return false;
@@ -249,10 +283,13 @@ static bool attend_split(const struct attention_call *call, size_t parts) {
     team_run(segments, attend_chunk, &split);
     for (size_t i = 0; i < parts; i++) {
         const struct attention_block *b = &split.blocks[i];
-        sums_start(&sums, b);
-        for (int32_t s = 0; s < segments_of(b); s++)
-            sums_add(&sums, &split.sums[at++], b->rows, b->d_padded);
-        write_out(call, b, &sums);
+        struct attention_sums *first = &split.sums[at], *all = segments_of(b) ? first : &none;
+        if (segments_of(b) == 0)
+            sums_start(all, b);
+        for (int32_t s = 1; s < segments_of(b); s++)
+            sums_add(all, first + s, b->rows, b->d_padded);
+        write_out(call, b, all);
+        at += (size_t)segments_of(b);
     }
     return true;
 }
@@ -288,14 +325,34 @@ static size_t multiply_adds(const struct attention_call *call) {
     return seen * call->n_heads * call->d * 2;
 }
 
+// Whether threads share the segments of blocks: if there are too few of these, or not quite enough
+// and it takes no more than so much memory.
+static bool split_wanted(const struct attention_call *call, size_t parts, size_t threads) {
+    size_t segments = 0; // of the query that sees most
+    for (size_t t = 0; t < call->m; t++) {
+        const struct attention_query *q = &call->queries[t];
+        size_t of_it =
+            q->first <= q->last ? (size_t)(q->last - q->first) / ATTENTION_SEGMENT + 2 : 0;
+        segments = of_it > segments ? of_it : segments;
+    }
+    size_t floats = call->m * call->n_heads * round_up(call->d, 16);
+    return parts < threads || (parts < 4 * threads && floats * segments <= ATTENTION_SPLIT_MAX);
+}
+
+static size_t count_parts(const struct attention_call *call) {
+    size_t parts = 0;
+    for (struct attention_part part = {0}; next_part(call, &part);)
+        parts++;
+    return parts;
+}
+
 static void attend_all(const struct attention_call *call) {
     assert(call->d <= ATTENTION_FLOATS && call->n_kv_heads > 0 &&
            call->n_heads % call->n_kv_heads == 0);
-    size_t parts = 0, threads = threads_max();
-    for (struct attention_part part = {0}; next_part(call, &part);)
-        parts++;
+    size_t parts = count_parts(call), threads = threads_max();
     if (threads > 1 && multiply_adds(call) >= ATTENTION_PARALLEL_MIN &&
-        (parts < 4 * threads ? attend_split(call, parts) : attend_parts(call, parts)))
+        (split_wanted(call, parts, threads) ? attend_split(call, parts)
+                                            : attend_parts(call, parts)))
         return;
     for (struct attention_part part = {0}; next_part(call, &part);)
         attend(call, &part);
@@ -306,8 +363,16 @@ void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv
     attend_all(&(struct attention_call){out, q, m, n_heads, n_kv_heads, d, queries, scale, 0});
 }
 
+// Rows of a block that leave enough blocks for all threads: what is in one together changes no sum.
+static size_t tiles_rows(size_t rows, size_t d) {
+    size_t most = attention_tiles_rows(d);
+    while (most > 2 * ATTENTION_TILES_MIN && rows < most * 4 * threads_max())
+        most = most / 2 / ATTENTION_TILES_MIN * ATTENTION_TILES_MIN;
+    return most;
+}
+
 void attention_rounded(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
                        size_t d, const struct attention_query *queries, float scale) {
     attend_all(&(struct attention_call){out, q, m, n_heads, n_kv_heads, d, queries, scale,
-                                        attention_tiles_rows(d)});
+                                        tiles_rows(m * n_heads, d)});
 }

@@ -7,13 +7,14 @@
 enum {
     ATTENTION_KEYS = 64,      // keys scored at a time; blocks start at multiples of it
     ATTENTION_SEGMENT = 512,  // keys one thread takes at a time when there are few queries
-    ATTENTION_ROWS = 64,      // most queries times heads worked on together
+    ATTENTION_ROWS = 64,      // most queries times heads worked on together, without tiles
     ATTENTION_FLOATS = 32768, // of their queries or outputs: 128 KB
-    // The same in tiles. Keys are made tiles for all rows: 128 of each instead of 64 and 64 take
-    // 1.2 (2048 keys) and 1.15 (512) times less.
+    // With tiles, keys and values are made tiles once for all rows, and sums come and go once for
+    // all keys of a block: with 64 keys and 128 rows it took 1.15 times as long at 512 positions,
+    // 1.4 times at 2048.
     ATTENTION_TILES_KEYS = 128,
     ATTENTION_TILES_ROWS = 256,
-    ATTENTION_TILES_MIN = 32, // two tiles of rows: fewer go without
+    ATTENTION_TILES_MIN = 32, // rows that fill two tiles: fewer together go without
     ATTENTION_TILES_D = 256   // heads wider than this go without, too
 };
 
@@ -31,6 +32,7 @@ struct attention_block {
 };
 
 // A softmax-weighted sum of values in the making: Σ e^(s - largest) v, and Σ e^(s - largest).
+// Tiles fill whole pairs of tiles, rows up to a multiple of 32; they load and store cache lines.
 struct attention_sums {
     float largest[ATTENTION_TILES_ROWS], total[ATTENTION_TILES_ROWS];
     float out[ATTENTION_FLOATS]; // [rows][d_padded]
@@ -39,7 +41,8 @@ struct attention_sums {
 // attention_tiles.c: queries, keys, values and softmax's weights in bfloat16, sums in float32. How
 // many rows a block may have, 0 where there are no tiles or heads are too wide.
 size_t attention_tiles_rows(size_t d);
-// The part of the block's work that lies in cached positions first … last, into fresh sums.
+// The part of the block's work that lies in cached positions first … last; largest and total are
+// fresh, out need not be.
 void attention_tiles_segment(const struct attention_block *b, struct attention_sums *sums,
                              int32_t first, int32_t last);
 

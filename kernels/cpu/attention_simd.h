@@ -220,14 +220,9 @@ static void SIMD(attend_add)(float *a, float of_a, const float *b, float of_b, s
             a + i, vec_load_part(a + i, n - i) * of_a + vec_load_part(b + i, n - i) * of_b, n - i);
 }
 
-// The part of the block's work that lies in cached positions first … last, into fresh sums.
+// The part of the block's work that lies in cached positions first … last, added to fresh sums.
 static void SIMD(attend_segment)(const struct attention_block *b, struct attention_sums *sums,
                                  int32_t first, int32_t last) {
-    for (size_t r = 0; r < b->rows; r++) {
-        sums->largest[r] = -INFINITY;
-        sums->total[r] = 0;
-    }
-    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
     for (int32_t start = first - first % ATTENTION_KEYS; start <= last; start += ATTENTION_KEYS) {
         int32_t end = last - start < ATTENTION_KEYS ? last : start + ATTENTION_KEYS - 1;
         attend_keys(b, sums, start, first > start ? first : start, end);

@@ -1,3 +1,5 @@
+// A block of attention in AMX tiles of bfloat16; what attention.c does with it is the same as in
+// vectors of float32.
 #include "kernels/cpu/attention.h"
 
 #if defined(__x86_64__)
@@ -14,7 +16,7 @@ size_t attention_tiles_rows(size_t d) {
 
 void attention_tiles_segment(const struct attention_block *b, struct attention_sums *sums,
                              int32_t first, int32_t last) {
-    attend_segment(b, sums, first, last);
+    segment_in_tiles(b, sums, first, last);
 }
 
 #else

@@ -10,11 +10,9 @@
 // what a product wants of its second operand (pairs_simd.h). Sums are turned around at the end.
 #include "pairs_simd.h"
 
-enum {
-    STEP = 32, // of what a product sums over
-    STEP_BYTES = 2 * TILE_BYTES,
-    KEY_STEPS = ATTENTION_TILES_KEYS / STEP
-};
+enum { KEY_STEPS = ATTENTION_TILES_KEYS / STEP };
+_Static_assert(ATTENTION_TILES_KEYS % STEP == 0 && ATTENTION_TILES_ROWS % PAIR == 0, "whole tiles");
+_Static_assert(ATTENTION_SEGMENT % ATTENTION_TILES_KEYS == 0, "keys of a block lie in one segment");
 
 struct attention_tiles {
     unsigned char q[ATTENTION_FLOATS * 2]; // [rows / 32][d / 32][2 of rows] tiles
@@ -77,47 +75,19 @@ static void tile_values(const struct attention_block *b, const float *v, size_t 
         }
 }
 
-// Tiles 0 to 3 += the next `steps` steps of 32 rows and 32 columns.
+// Tiles 0 to 3 += two tiles of rows times two of columns, over `steps` times 32 of what they share.
 INLINE void multiply_steps(const unsigned char *a, const unsigned char *b, size_t steps) {
-    for (size_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES) {
-        _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + TILE_BYTES, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + TILE_BYTES, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-}
-
-// 32 rows of 32 floats, as the four tiles of sums.
-enum { SUMS_STRIDE = PAIR * sizeof(float) };
-
-INLINE void load_sums(const float *from) {
-    _tile_loadd(0, from, SUMS_STRIDE);
-    _tile_loadd(1, from + TILE, SUMS_STRIDE);
-    _tile_loadd(2, from + TILE * PAIR, SUMS_STRIDE);
-    _tile_loadd(3, from + TILE * PAIR + TILE, SUMS_STRIDE);
-}
-
-INLINE void store_sums(float *to) {
-    _tile_stored(0, to, SUMS_STRIDE);
-    _tile_stored(1, to + TILE, SUMS_STRIDE);
-    _tile_stored(2, to + TILE * PAIR, SUMS_STRIDE);
-    _tile_stored(3, to + TILE * PAIR + TILE, SUMS_STRIDE);
+    for (size_t s = 0; s < steps; s++, a += STEP_BYTES, b += STEP_BYTES)
+        multiply_bf16(a, a + TILE_BYTES, b, b + TILE_BYTES);
 }
 
 static void tile_scores(struct attention_tiles *t, size_t keys, const unsigned char *q,
                         size_t steps) {
     tiles_read_memory();
     for (size_t p = 0; p < keys; p += PAIR) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_tiles();
         multiply_steps(t->k + p / PAIR * steps * STEP_BYTES, q, steps);
-        store_sums(t->scores[p]);
+        store_square(t->scores[p], PAIR);
     }
     tiles_read_memory();
 }
@@ -125,9 +95,9 @@ static void tile_scores(struct attention_tiles *t, size_t keys, const unsigned c
 static void add_values(const struct attention_tiles *t, size_t keys, float *out, size_t d_padded) {
     tiles_read_memory();
     for (size_t c = 0; c < d_padded; c += PAIR) {
-        load_sums(out + c * PAIR);
+        load_square(out + c * PAIR, PAIR);
         multiply_steps(t->v + c / PAIR * KEY_STEPS * STEP_BYTES, t->weights, keys / STEP);
-        store_sums(out + c * PAIR);
+        store_square(out + c * PAIR, PAIR);
     }
     tiles_read_memory();
 }
@@ -205,7 +175,7 @@ static void attend_rows(struct attention_tiles *t, const struct attention_block 
     const struct keys_seen seen[2] = {see_keys(b, row, start, first, last),
                                       see_keys(b, row + TILE, start, first, last)};
     const size_t end = seen[0].end > seen[1].end ? seen[0].end : seen[1].end;
-    if (end == 0) // they come before these keys
+    if (end == 0) // they see none of these keys
         return;
     const size_t keys = round_up(end, STEP);
     float *out = t->out + row * b->d_padded;
@@ -230,14 +200,11 @@ static void turn_sums(const float *from, size_t d_padded, float *to) {
         }
 }
 
-static void attend_segment(const struct attention_block *b, struct attention_sums *sums,
-                           int32_t first, int32_t last) {
+// attention_tiles_segment
+static void segment_in_tiles(const struct attention_block *b, struct attention_sums *sums,
+                             int32_t first, int32_t last) {
     struct attention_tiles tiles;
     const size_t rows = round_up(b->rows, PAIR);
-    for (size_t r = 0; r < rows; r++) {
-        sums->largest[r] = -INFINITY;
-        sums->total[r] = 0;
-    }
     memset(tiles.out, 0, rows * b->d_padded * sizeof *tiles.out);
     tile_queries(b, tiles.q);
     configure_tiles(TILE, 64);

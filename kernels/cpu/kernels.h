@@ -150,9 +150,9 @@ struct attention_query {
 // blocks that read each key once.
 void attention(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads, size_t d,
                const struct attention_query *queries, float scale);
-// The same where queries, keys, values and softmax's weights may be rounded to bfloat16, which moves
-// a product by 2^-8 at most: AMX tiles do, where at least 32 rows (queries times heads that share
-// keys) come together. Elsewhere it is attention.
+// The same where queries, keys, values and softmax's weights may be rounded to bfloat16, by up to
+// 2^-8 each: AMX tiles do, where at least 32 rows (queries times heads that share keys) come
+// together and d is at most 256. Elsewhere it is attention.
 void attention_rounded(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,
                        size_t d, const struct attention_query *queries, float scale);
 void attention_ref(float *out, const float *q, size_t m, size_t n_heads, size_t n_kv_heads,

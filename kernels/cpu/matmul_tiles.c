@@ -6,7 +6,6 @@
 #include "kernels/cpu/team.h"
 
 enum {
-    STEP = 32,     // columns of a tile
     K_BLOCK = 256, // columns at a time: 32 tokens of them fill 16 KB of the L1 cache
     MIN_TOKENS = 8,
     FEW_STEPS = 32 // tiles of a few tokens' activations that a thread makes at a time

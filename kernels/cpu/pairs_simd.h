@@ -1,6 +1,11 @@
 // Pairs of bfloat16, as tiles want them: one of the operands with its rows along k, the other with
 // two k side by side for each of 16 columns.
 
+enum {
+    STEP = 32,                  // bfloat16 in a row of a tile
+    STEP_BYTES = 2 * TILE_BYTES // two tiles of rows, or of columns, side by side
+};
+
 // 32 floats as bfloat16, in their order.
 INLINE __m512i round_pair(vec low, vec high) {
     return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);

@@ -12,11 +12,11 @@
 enum {
     PANEL_PAIRS = PANEL / PAIR,
     BLOCK_STEPS = K_BLOCK / STEP,
-    STEP_BYTES = 2 * TILE_BYTES,
     PANEL_WEIGHTS = PANEL_PAIRS * BLOCK_STEPS * STEP_BYTES,
     // To ask for with every step, so that the next pair's are there in time:
     SUM_LINES = 4 * PAIR_SUMS / 64 / BLOCK_STEPS,
-    X_LINES = STEP_BYTES / 64 / PANEL_PAIRS // all pairs of a whole panel have a part
+    X_LINES = STEP_BYTES / 64 / PANEL_PAIRS, // all pairs of a whole panel have a part
+    ASKING_PAIRS = 8                         // 4 of weights with each step
 };
 _Static_assert(2 * STEP == 64, "a step's 16-bit weights of a row are a cache line");
 _Static_assert(K_BLOCK % WEAVE_SUPER == 0, "scales of 256 columns are opened at the first of them");
@@ -60,14 +60,17 @@ INLINE __m512i load_halves(enum tile_kind kind, const uint16_t *p, size_t left) 
                       (vec)_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)));
 }
 
-// Rows [row, row + 16), columns [col, col + 32 steps) of 16-bit weights.
-INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t row, size_t col,
-                          size_t steps, unsigned char *out) {
+// Rows [row, row + 16), columns [col, col + 32 steps) of 16-bit weights. Those `ahead` of them are
+// asked for, too, if products do not ask for them (ask_ahead).
+INLINE void unpack_halves(const struct tile_job *job, size_t k, size_t ahead, size_t row,
+                          size_t col, size_t steps, unsigned char *out) {
     for (size_t s = 0; s < steps; s++, col += STEP) {
         __m512i r[16];
 #pragma GCC unroll 16
         for (size_t i = 0; i < TILE; i++) {
             const uint16_t *p = job->rows16 + (row + i) * k + col;
+            if (ahead)
+                __builtin_prefetch(p + ahead, 0, 2);
             r[i] = row + i < job->n ? load_halves(job->kind, p, k - col) : _mm512_setzero_si512();
         }
         transpose_pairs(r, out + s * STEP_BYTES, 64);
@@ -147,22 +150,28 @@ static void unpack_woven(const struct weave *w, size_t row, size_t col, size_t s
         unpack_woven_of(8, false, w, row, col, steps, out);
 }
 
+// Whether there are enough products with a block of weights to spread asking for the next one over.
+static bool products_ask(const struct tile_call *call) {
+    return call->pairs >= ASKING_PAIRS;
+}
+
 static void unpack_panel(const struct tile_call *call, const struct tile_job *job, size_t row,
                          size_t col, size_t steps, unsigned char *out) {
-    const size_t k = call->k;
+    const size_t k = call->k, next = col + K_BLOCK < k ? K_BLOCK : call->panel * k - col;
+    const size_t ahead = products_ask(call) ? 0 : next;
     if (job->kind == TILE_WOVEN)
         unpack_woven(job->weave, row, col, steps, out);
     else if (job->kind == TILE_READ)
         unpack_read(job, k, row, col, steps, out);
     else if (job->kind == TILE_BF16)
         unpack_halves(&(struct tile_job){.kind = TILE_BF16, .n = job->n, .rows16 = job->rows16}, k,
-                      row, col, steps, out);
+                      ahead, row, col, steps, out);
     else
         unpack_halves(&(struct tile_job){.kind = TILE_F16, .n = job->n, .rows16 = job->rows16}, k,
-                      row, col, steps, out);
+                      ahead, row, col, steps, out);
 }
 
-// What is asked for while a pair is multiplied, a bit with each step.
+// What is asked for while a pair is multiplied, a little with each step.
 struct ahead {
     const unsigned char *x;       // the next tokens' activations
     const unsigned char *weights; // of the next block of columns, or of the next panel
@@ -170,7 +179,7 @@ struct ahead {
 };
 
 // The share of the next block's weights that belongs to the product of `pair` with rows `row` on. A
-// thread that asks for all of them when it unpacks waits for them: 1.05 to 1.1 times as slow.
+// thread that asks for all of them when it unpacks waits for them: 1.05 to 1.08 times as slow.
 // Formats other than 16-bit rows lie in the order they are read, and need it less.
 static struct ahead ask_ahead(const struct tile_call *call, const struct tile_job *job, size_t pair,
                               size_t row, size_t next_step) {
@@ -181,8 +190,8 @@ static struct ahead ask_ahead(const struct tile_call *call, const struct tile_jo
         first += call->panel;
         next_step = 0;
     }
-    if ((job->kind == TILE_BF16 || job->kind == TILE_F16) && pair * share < PAIR &&
-        first + share <= job->n) {
+    bool in_rows = job->kind == TILE_BF16 || job->kind == TILE_F16;
+    if (products_ask(call) && in_rows && pair * share < PAIR && first + share <= job->n) {
         ahead.rows = share;
         ahead.weights = (const unsigned char *)(job->rows16 + first * call->k + next_step * STEP);
     }
@@ -199,10 +208,7 @@ static void multiply_pair(bool first, float *sums, const unsigned char *a, const
     const unsigned char *next_sums = (const unsigned char *)(sums + PAIR_SUMS);
     tiles_read_memory();
     if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        zero_tiles();
     } else {
         _tile_loadd(0, sums, 64);
         _tile_loadd(1, sums + 256, 64);
@@ -218,14 +224,7 @@ static void multiply_pair(bool first, float *sums, const unsigned char *a, const
             __builtin_prefetch(ahead.x, 0, 2);
         for (size_t i = 0; i < ahead.rows; i++)
             __builtin_prefetch(ahead.weights + s * 64 + i * ahead.stride, 0, 2);
-        _tile_loadd(4, a, 64);
-        _tile_loadd(6, b, 64);
-        _tile_loadd(7, b + TILE_BYTES, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, a + TILE_BYTES, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        multiply_bf16(a, a + TILE_BYTES, b, b + TILE_BYTES);
     }
     store_tiles(sums);
 }
@@ -315,10 +314,7 @@ static void multiply_panel(struct tile_call *call, const struct tile_job *job, s
 
 static double tile_operations(size_t steps) {
     configure_tiles(TILE, 64);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_tiles();
     _tile_zero(4);
     _tile_zero(6);
     for (size_t s = 0; s < steps; s++) {

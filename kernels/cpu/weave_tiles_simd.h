@@ -121,10 +121,7 @@ struct piece {
 
 // A unit's products, in tiles 0 to 3.
 INLINE void multiply_unit(const size_t steps, struct piece *p) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_tiles();
 #pragma GCC unroll 2
     for (size_t s = 0; s < steps; s++, p->a += 2 * TILE_BYTES, p->b += 2 * TILE_BYTES) {
         _tile_loadd(4, p->a, 64);
@@ -266,10 +263,7 @@ static void multiply_panel(struct tiles_call *call, const struct weave_job *job,
 
 static double tile_operations(size_t steps) {
     configure_tiles(TILE, 64);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    zero_tiles();
     _tile_zero(4);
     _tile_zero(6);
     for (size_t s = 0; s < steps; s++) {
