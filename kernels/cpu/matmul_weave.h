@@ -8,13 +8,19 @@
 // Rows of activations, x ≈ scale * q: made once, and shared by the matrices that read them.
 struct weave_x {
     size_t m, k, q_stride, unit, units;
-    int8_t *q;         // [m, q_stride], zeros behind column k
-    float *scale;      // [m, units] max |x| / 127
-    int32_t *sum;      // [m, units] of q
-    float *scaled_sum; // [m, units] scale * sum
+    int8_t *q;         // [weave_x_tokens(m), q_stride], zeros behind column k and row m
+    float *scale;      // [weave_x_tokens(m), units] max |x| / 127
+    int32_t *sum;      // likewise, of q
+    float *scaled_sum; // likewise, scale * sum
     void *memory;
     size_t capacity;
 };
+
+// Three tokens are multiplied as four, seven as eight: a token of zeros costs less than another
+// pass over the weights for the one or three that two and four leave over.
+static inline size_t weave_x_tokens(size_t m) {
+    return m % 4 == 3 ? m + 1 : m;
+}
 
 // Quantizes x [m, w->k] for w and for every matrix with its columns and unit. *out: zeroed, or used
 // before, whose memory is used again. A NaN or infinity in x shows in the products of its row.

@@ -185,9 +185,10 @@ INLINE void weave_tile(const int R, const int M, const struct weave *w,
                                     (R * LANES / WEAVE_ROWS - 1) * w->block_bytes};                \
         }                                                                                          \
         weave_tile(R, M, w, rows, x, token, sums);                                                 \
+        const int count = x->m - token < M ? (int)(x->m - token) : M;                              \
         for (size_t r = 0; r < R; r++)                                                             \
-            store_rows(w, &rows[r], row + r * LANES, M, sums[r], y + row + r * LANES, y_stride,    \
-                       bias);                                                                      \
+            store_rows(w, &rows[r], row + r * LANES, count, sums[r], y + row + r * LANES,          \
+                       y_stride, bias);                                                            \
     }
 
 WEAVE_TILE(4, 1)
@@ -213,8 +214,9 @@ static void SIMD(weave_rows)(const struct weave *w, const struct weave_x *x, siz
 #define WEAVE_CALL(R, M)                                                                           \
     for (; at + R * LANES <= padded; at += R * LANES)                                              \
     SIMD(weave_tile_##R##_##M)(w, x, token, row + at, y + token * y_stride, y_stride, bias)
-    for (size_t token = 0, step; token < x->m; token += step) {
-        size_t at = 0, left = x->m - token;
+    const size_t tokens = weave_x_tokens(x->m);
+    for (size_t token = 0, step; token < tokens; token += step) {
+        size_t at = 0, left = tokens - token;
 #if LANES == 16
         step = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
         if (step == 8) {

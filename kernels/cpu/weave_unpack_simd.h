@@ -200,11 +200,12 @@ INLINE vec row_results(const struct weave *w, const struct row_vector *row, size
     return bias ? v + vec_load_part(bias + at, w->n - at) : v;
 }
 
-// y[m][rows of a vector], those below n; y points at the first token's first row.
-INLINE void store_rows(const struct weave *w, const struct row_vector *row, size_t at, const int M,
+// y[m][rows of a vector], those below n, of `count` tokens; y points at the first token's first
+// row.
+INLINE void store_rows(const struct weave *w, const struct row_vector *row, size_t at, int count,
                        const vec *sums, float *y, size_t y_stride, const float *bias) {
     if (at >= w->n)
         return;
-    for (int m = 0; m < M; m++)
+    for (int m = 0; m < count; m++)
         vec_store_part(y + (size_t)m * y_stride, row_results(w, row, at, sums[m], bias), w->n - at);
 }

@@ -11,7 +11,8 @@
 #define TEAM_MIN ((size_t)1 << 17) // values that are worth waking the team
 
 static bool weave_x_reserve(struct weave_x *x, struct error *err) {
-    size_t units = x->m * x->units, q = round_up(x->m * x->q_stride, 64);
+    size_t tokens = weave_x_tokens(x->m), units = tokens * x->units;
+    size_t q = round_up(tokens * x->q_stride, 64);
     size_t bytes = q + units * (2 * sizeof(float) + sizeof(int32_t));
     if (bytes > x->capacity) {
         free(x->memory);
@@ -64,6 +65,14 @@ struct quantize_job {
     size_t x_stride;
 };
 
+static void zero_row(const struct weave_x *x, size_t i) {
+    memset(x->q + i * x->q_stride, 0, x->q_stride);
+    for (size_t u = i * x->units; u < (i + 1) * x->units; u++) {
+        x->scale[u] = x->scaled_sum[u] = 0;
+        x->sum[u] = 0;
+    }
+}
+
 static void quantize_row(void *context, size_t i) {
     const struct quantize_job *job = context;
     const struct weave_x *out = job->out;
@@ -82,6 +91,8 @@ bool weave_x_make_gated(struct weave_x *out, const struct weave *w, const float 
     else
         for (size_t i = 0; i < m; i++)
             quantize_row(&job, i);
+    if (weave_x_tokens(m) > m)
+        zero_row(out, m);
     return true;
 }
 
