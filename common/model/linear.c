@@ -41,14 +41,14 @@ static bool forward_int8(float *y, const struct linear *l, const float *x, size_
     return ok;
 }
 
-// Few tokens read 16-bit weights as they lie; else they are unpacked to float32, a panel at a time.
+// Few tokens read 16-bit weights as they lie.
+static bool goes_by_rows(const struct linear *l, size_t m) {
+    return (l->w.dtype == DTYPE_BF16 || l->w.dtype == DTYPE_F16) && m <= ROWS_MAX_TOKENS;
+}
+
+// All else is unpacked to float32, a panel at a time.
 static void forward_unpacked(float *y, const struct linear *l, const float *x, size_t m) {
     size_t n = l->w.shape[0], k = l->w.shape[1];
-    bool bf16 = l->w.dtype == DTYPE_BF16;
-    if ((bf16 || l->w.dtype == DTYPE_F16) && m <= ROWS_MAX_TOKENS) {
-        matmul_rows(&(struct rows_job){l->w.data, bf16, n, y, n, l->bias}, 1, x, k, m, k);
-        return;
-    }
     struct weight_source source = {.n = n, .k = k, .context = &l->w, .read = read_rows};
     matmul(y, n, x, k, m, &source, l->bias);
 }
@@ -113,7 +113,8 @@ bool linears_forward(float *const *y, const struct linear *const *l, size_t n, c
     float *woven_y[LINEARS_TOGETHER];
     struct weight_source sources[LINEARS_TOGETHER];
     struct tile_job tiles[LINEARS_TOGETHER];
-    size_t n_woven = 0, n_tiles = 0, k = l[0]->w.shape[1];
+    struct rows_job rows[LINEARS_TOGETHER];
+    size_t n_woven = 0, n_tiles = 0, n_rows = 0, k = l[0]->w.shape[1];
     for (size_t i = 0; i < n; i++) {
         if (tile_job(l[i], m, y[i], &sources[n_tiles], &tiles[n_tiles])) {
             n_tiles++;
@@ -123,10 +124,16 @@ bool linears_forward(float *const *y, const struct linear *const *l, size_t n, c
         } else if (goes_woven(l[i])) {
             woven[n_woven] = l[i];
             woven_y[n_woven++] = y[i];
+        } else if (goes_by_rows(l[i], m)) {
+            size_t n_out = l[i]->w.shape[0];
+            rows[n_rows++] = (struct rows_job){
+                l[i]->w.data, l[i]->w.dtype == DTYPE_BF16, n_out, y[i], n_out, l[i]->bias};
         } else {
             forward_unpacked(y[i], l[i], x, m);
         }
     }
+    if (n_rows)
+        matmul_rows(rows, n_rows, x, k, m, k);
     if (n_tiles && !matmul_tiles(tiles, n_tiles, x, k, m, k))
         return error_set(err, "out of memory for the activations of %zu tokens", m);
     return n_woven == 0 || forward_woven(woven_y, woven, n_woven, x, NULL, m, err);
