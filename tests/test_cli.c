@@ -502,6 +502,8 @@ Test(cli, flags_a_program_has_no_use_for_are_refused) {
 Test(cli, instruction_sets_that_nothing_has_here_are_refused) {
     setenv("NIBBLE_ISA", "scalar", 1);
     options("");
+    setenv("NIBBLE_ISA", "", 1); // as good as unset
+    options("");
     setenv("NIBBLE_ISA", "Scalar", 1);
 #if defined(__x86_64__)
     refused("", "NIBBLE_ISA is 'Scalar', expected best, scalar, avx2, avx512, vnni or amx");

@@ -195,6 +195,23 @@ Test(lab, rows_before_a_failure_are_printed, .init = cr_redirect_stdout) {
     cr_assert(strstr(text, "| fp16"), "%s", text);
 }
 
+// Nothing is measured before: what was would be lost.
+Test(lab, a_prompt_that_cannot_be_continued_is_refused_at_once) {
+    static char longest[20000];
+    struct lab lab;
+    struct error err = {0};
+    const char *model = shared_path("fixtures/qwen2-tied-bf16");
+    cr_assert_not(lab_with(&lab, &err, model, WORDS("--text", text_of(model), "--prompt", "")));
+    cr_expect(strstr(err.message, "the prompt has 0 tokens, expected 1 to"), "%s", err.message);
+    cr_assert_not(lab_close(&lab, false, &err));
+    for (size_t i = 0; i + 1 < sizeof longest; i++)
+        longest[i] = "a z"[i % 3];
+    cr_assert_not(
+        lab_with(&lab, &err, model, WORDS("--text", text_of(model), "--prompt", longest)));
+    cr_expect(strstr(err.message, " tokens, expected 1 to"), "%s", err.message);
+    cr_assert_not(lab_close(&lab, false, &err));
+}
+
 // ---- command lines that are wrong ---------------------------------------------------------------
 
 // The exit status of opening the lab, measuring and closing it, in a process of its own.

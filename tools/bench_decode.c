@@ -130,13 +130,12 @@ int main(int argc, char **argv) {
     double times[PARTS][ROUNDS], medians[PARTS];
     struct machine_limits limits;
     struct bench b = {0};
-    if (argc < 2 || argc > 4) {
-        fprintf(stderr, "usage: bench_decode MODEL [FORMAT [DEPTH]]\n");
+    bench_start();
+    int depth = argc > 3 ? atoi(argv[3]) : 4096;
+    if (argc < 2 || argc > 4 || depth < 1 || depth > 1 << 20) {
+        fprintf(stderr, "usage: bench_decode MODEL [FORMAT [DEPTH]], DEPTH 1 to 1048576\n");
         return 2;
     }
-    int depth = argc > 3 ? atoi(argv[3]) : 4096;
-    if (depth < 1 || depth > 1 << 20)
-        bench_fail("DEPTH: expected 1 to 1048576");
     machine_limits_measure(&limits);
     bench_open(&b, argv[1], argc > 2 ? argv[2] : "keep", (size_t)depth);
     printf("%s: read %.1f GB/s\n", kernels_level_name(kernels_level()), limits.read_gb_s);

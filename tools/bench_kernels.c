@@ -486,6 +486,7 @@ static struct wanted parse(int argc, char **argv, const char **path) {
 int main(int argc, char **argv) {
     const char *path = NULL;
     struct error err = {0};
+    bench_start();
     struct wanted wanted = parse(argc, argv, &path);
     if (path && !file_writer_open(&csv_file, path, &err))
         bench_fail("%s", err.message);

@@ -381,10 +381,10 @@ static void print_table(const char *name, const struct row *rows, size_t n) {
     printf(
         "%s, %s, limits beside the first row: read %.1f GB/s, int8 %.0f, int8 in tiles %.0f, "
         "bfloat16 in tiles %.0f, float32 %.0f Gop/s; prefill of %zu tokens, decode of %zu, deep: "
-        "behind %zu; tokens per second and the share of the ceiling (neighbour: of decode), "
-        "medians of %zu rounds\n\n",
+        "behind %zu; tokens per second and the share of the ceiling (neighbour: of decode), ",
         name, kernels_level_name(kernels_level()), f->read_gb_s, f->i8_gop_s, f->i8_tiles_gop_s,
-        f->bf16_gflop_s, f->f32_gflop_s, flags.prefill, flags.decode, flags.depth, flags.rounds);
+        f->bf16_gflop_s, f->f32_gflop_s, flags.prefill, flags.decode, flags.depth);
+    printf(flags.rounds > 1 ? "medians of %zu rounds\n\n" : "one round\n\n", flags.rounds);
     check(markdown_table_init(&t, n + 1, COLUMNS, &err), &err);
     t.left[0] = true;
     for (size_t c = 0; c < COLUMNS; c++)
@@ -460,6 +460,7 @@ static bool parse(int argc, char **argv) { // whether only to write the formats
 
 int main(int argc, char **argv) {
     static struct row rows[MAX_FORMATS];
+    bench_start();
     bool prepare = parse(argc, argv);
     const char *model = argv[optind];
     size_t n = (size_t)(argc - optind - 1);

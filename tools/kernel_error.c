@@ -73,6 +73,7 @@ static size_t tokens_of(const char *text) {
 int main(int argc, char **argv) {
     struct error err;
     struct token_list ids = {0};
+    bench_start();
     size_t size, limit = argc > 4 ? tokens_of(argv[3]) : 0;
     if (limit < 2) {
         fprintf(stderr, "usage: kernel_error MODEL TEXT TOKENS FORMAT…, 2 tokens or more\n");

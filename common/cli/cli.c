@@ -232,16 +232,11 @@ static bool parse(const struct cli_table *t, const struct option *longs, int arg
 
 // A level that nothing has here would otherwise mean the best.
 static bool check_isa(const struct cli_options *o, struct error *err) {
-    const char *name = getenv("NIBBLE_ISA");
     enum cpu_level level = (enum cpu_level)(o->isa - 1);
     if (o->isa && !kernels_level_known(level))
         return error_set(err, "--isa is '%s', which processors of this kind never have",
                          kernels_level_name(level));
-    if (name && strcmp(name, "best") != 0 && !kernels_level_known(kernels_level_find(name)))
-        return error_set(err, "NIBBLE_ISA is '%s', expected best, scalar%s", name,
-                         kernels_level_known(LEVEL_NEON) ? ", neon, dotprod or i8mm"
-                                                         : ", avx2, avx512, vnni or amx");
-    return true;
+    return kernels_check_environment(err);
 }
 
 bool cli_parse_into(const struct cli_program *p, int argc, char **argv, struct cli_options *o,

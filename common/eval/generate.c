@@ -130,13 +130,19 @@ static bool run_generation(struct run *r, size_t n_prompt, int32_t stop_token, s
     return emit(out, &size, token_stream_flush(&r->stream, err), sink, user, &stop, err);
 }
 
+bool generate_takes(const struct model *m, const struct token_list *prompt, struct error *err) {
+    size_t limit = m->config.max_context;
+    return (prompt->n && prompt->n <= limit) ||
+           error_set(err, "the prompt has %zu tokens, expected 1 to %zu", prompt->n, limit);
+}
+
 bool generate(const struct model *m, const struct tokenizer *t, const struct token_list *prompt,
               int32_t stop, size_t max_tokens, struct sampler_options sampling, generate_sink *sink,
               void *user, struct generation *out, struct error *err) {
     *out = (struct generation){.tpot_ms = NAN};
     size_t limit = m->config.max_context;
-    if (!prompt->n || prompt->n > limit)
-        return error_set(err, "the prompt has %zu tokens, expected 1 to %zu", prompt->n, limit);
+    if (!generate_takes(m, prompt, err))
+        return false;
     if (max_tokens > limit - prompt->n)
         max_tokens = limit - prompt->n;
     struct run r = {.m = m};

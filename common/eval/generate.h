@@ -16,6 +16,8 @@ struct generation {
 // Called with each piece of text as it is complete; returns false to stop.
 typedef bool generate_sink(void *user, const char *text);
 
+// Whether the prompt has at least one token, and no more than the model's context.
+bool generate_takes(const struct model *m, const struct token_list *prompt, struct error *err);
 // Continues the prompt's tokens by at most max_tokens, stopping at the model's end tokens (and at
 // `stop`, if not -1), or where the context is full.
 bool generate(const struct model *m, const struct tokenizer *t, const struct token_list *prompt,

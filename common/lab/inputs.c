@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "core/folder.h"
 #include "core/memory.h"
+#include "eval/generate.h"
 #include "io/gguf.h"
 #include "io/hub.h"
 #include "io/hub_files.h"
@@ -202,10 +203,8 @@ bool inputs_read_text(struct lab *lab, struct error *err) {
     return ok;
 }
 
-bool inputs_read_prompt(struct lab *lab, struct error *err) {
+static bool encode_prompt(struct lab *lab, struct error *err) {
     const struct cli_options *o = &lab->options;
-    if (!o->prompt)
-        return true;
     if (!o->chat) {
         int32_t bos = tokenizer_bos(lab->tokenizer);
         return (bos < 0 || token_list_push(&lab->prompt, bos, err)) &&
@@ -217,6 +216,12 @@ bool inputs_read_prompt(struct lab *lab, struct error *err) {
     bool ok = text && tokenizer_encode(lab->tokenizer, text, strlen(text), &lab->prompt, err);
     free(text);
     return ok;
+}
+
+// One that cannot be continued is refused now, not when everything else has been measured.
+bool inputs_read_prompt(struct lab *lab, struct error *err) {
+    return !lab->options.prompt ||
+           (encode_prompt(lab, err) && generate_takes(lab->model, &lab->prompt, err));
 }
 
 // The bundled model is asked the bundled questions; other models only those of --choices.

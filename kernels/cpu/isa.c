@@ -87,12 +87,27 @@ enum cpu_level kernels_level_find(const char *name) {
     return (enum cpu_level)i;
 }
 
+// What NIBBLE_ISA asks for, NULL if it is not set.
+static const char *asked_for(void) {
+    const char *name = getenv("NIBBLE_ISA");
+    return name && *name ? name : NULL;
+}
+
 enum cpu_level kernels_level(void) {
     int known = atomic_load_explicit(&level_in_force, memory_order_relaxed);
     if (known)
         return (enum cpu_level)(known - 1);
-    const char *name = getenv("NIBBLE_ISA");
+    const char *name = asked_for();
     return kernels_level_force(name ? kernels_level_find(name) : LEVEL_COUNT);
+}
+
+bool kernels_check_environment(struct error *err) {
+    const char *name = asked_for();
+    if (!name || strcmp(name, "best") == 0 || kernels_level_known(kernels_level_find(name)))
+        return true;
+    return error_set(err, "NIBBLE_ISA is '%s', expected best, scalar%s", name,
+                     kernels_level_known(LEVEL_NEON) ? ", neon, dotprod or i8mm"
+                                                     : ", avx2, avx512, vnni or amx");
 }
 
 const char *kernels_level_name(enum cpu_level level) {

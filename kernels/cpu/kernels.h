@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/error.h"
+
 enum isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_COUNT };
 // The best instruction set this CPU has, no better than NIBBLE_ISA asks for. Cached; thread-safe.
 enum isa kernels_isa(void);
@@ -36,6 +38,8 @@ enum cpu_level {
     LEVEL_COUNT
 };
 enum cpu_level kernels_level(void);
+// Fails where NIBBLE_ISA names what no CPU of this kind has: kernels_level would take the best.
+bool kernels_check_environment(struct error *err);
 // The best that this CPU has, whatever is in force.
 enum cpu_level kernels_level_best(void);
 // Whether CPUs of this kind can have it at all.

@@ -10,11 +10,12 @@ static struct {
 } flags;
 
 static const struct cli_flag phase_flags[] = {
-    {"ladder", NULL, CLI_FLAG, &flags.ladder, 0, 0, NULL, "Kernels",
+    {"ladder", NULL, CLI_FLAG, &flags.ladder, 0, 0, NULL,
      "with --bench: one matrix times one token, from unpacking everything to the kernel that "
-     "models run on, in six steps; takes 1.5 GB of memory"},
-    {"shape", "NxK", CLI_TEXT, &flags.shape, 3, 0, NULL, "Kernels",
-     "rows and columns of --ladder's matrix [11008x2048]"},
+     "models run on, in six steps; takes 1.5 GB of memory",
+     "Kernels"},
+    {"shape", "NxK", CLI_TEXT, &flags.shape, 3, 0, NULL,
+     "rows and columns of --ladder's matrix, columns a multiple of 128 [11008x2048]", "Kernels"},
 };
 
 static const struct cli_program program = {

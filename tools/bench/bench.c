@@ -7,6 +7,7 @@
 
 #include "core/memory.h"
 #include "core/random.h"
+#include "kernels/cpu/kernels.h"
 
 void bench_fail(const char *fmt, ...) {
     va_list arguments;
@@ -16,6 +17,14 @@ void bench_fail(const char *fmt, ...) {
     fputc('\n', stderr);
     va_end(arguments);
     exit(1);
+}
+
+void bench_start(void) {
+    struct error err;
+    if (kernels_check_environment(&err))
+        return;
+    fprintf(stderr, "%s: %s\n", program_invocation_short_name, err.message);
+    exit(2);
 }
 
 void *bench_alloc(size_t count, size_t size) {

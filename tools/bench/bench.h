@@ -6,6 +6,8 @@
 
 #include "lab/bench.h"
 
+// What a tool does first: refuses a NIBBLE_ISA that means nothing, with status 2.
+void bench_start(void);
 // Ends the program with one line and status 1.
 _Noreturn void bench_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 // Zeroed memory for count items; ends the program when it is short.
