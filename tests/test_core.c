@@ -127,11 +127,11 @@ Test(core, a_file_that_another_writes_under_the_same_number_is_not_cut) {
     struct error err = {0};
     struct file_writer w, other;
     char path[256];
-    snprintf(path, sizeof path, "%s/a", temp_folder());
+    snprintf(path, sizeof path, "%s/cut", temp_folder());
     cr_assert(file_writer_open(&w, path, &err), "%s", err.message);
     fputs("all of it", w.stream);
     cr_expect(!file_writer_open(&other, path, &err));
-    cr_expect(strstr(err.message, "/a: cannot write: another run is writing it"), "%s",
+    cr_expect(strstr(err.message, "/cut: cannot write: another run is writing it"), "%s",
               err.message);
     cr_assert(file_writer_commit(&w, &err), "%s", err.message);
     char *text = file_read(path, 100, NULL, &err);
@@ -178,7 +178,7 @@ Test(core, a_device_is_written_to_and_not_replaced) {
 Test(core, folders_are_made_with_their_parents) {
     struct error err = {0};
     char path[300];
-    snprintf(path, sizeof path, "%s/a//b/", temp_folder());
+    snprintf(path, sizeof path, "%s/outer//inner/", temp_folder());
     cr_assert(folder_create(path, &err) && folder_exists(path), "%s", err.message);
     cr_assert(folder_create(path, &err), "it is there already: %s", err.message);
     cr_assert(folder_create("/", &err), "%s", err.message);
