@@ -192,8 +192,11 @@ static void write_out(const struct attention_call *call, const struct attention_
         const struct attention_query *query = &b->queries[r / b->n_heads];
         float *out =
             call->out + b->offset + (r / b->n_heads * call->n_heads + r % b->n_heads) * call->d;
-        float factor = query->first <= query->last ? 1.0f / sums->total[r] : 0.0f;
-        SIMD_CALL(attend_scale, out, sums->out + r * b->d_padded, call->d, factor);
+        if (query->first <= query->last)
+            SIMD_CALL(attend_scale, out, sums->out + r * b->d_padded, call->d,
+                      1.0f / sums->total[r]);
+        else
+            memset(out, 0, call->d * sizeof *out); // no segment may have made sums
     }
 }
 
@@ -205,29 +208,20 @@ static int32_t segments_of(const struct attention_block *b) {
     return b->first <= b->last ? b->last / ATTENTION_SEGMENT - first_segment(b) + 1 : 0;
 }
 
-static void totals_start(struct attention_sums *sums, const struct attention_block *b) {
-    for (size_t r = 0; r < round_up(b->rows, b->tiles ? 32 : 1); r++) {
-        sums->total[r] = 0;
-        sums->largest[r] = -INFINITY;
-    }
-}
-
-static void sums_start(struct attention_sums *sums, const struct attention_block *b) {
-    totals_start(sums, b);
-    memset(sums->out, 0, b->rows * b->d_padded * sizeof *sums->out);
-}
-
 // Segment s of those the block sees.
 static void attend_one(const struct attention_block *b, int32_t s, struct attention_sums *out) {
     int32_t first = (first_segment(b) + s) * ATTENTION_SEGMENT;
     int32_t last = first + ATTENTION_SEGMENT - 1;
     first = first > b->first ? first : b->first;
     last = last < b->last ? last : b->last;
+    for (size_t r = 0; r < round_up(b->rows, b->tiles ? 32 : 1); r++) {
+        out->total[r] = 0;
+        out->largest[r] = -INFINITY;
+    }
     if (b->tiles) {
-        totals_start(out, b);
         attention_tiles_segment(b, out, first, last);
     } else {
-        sums_start(out, b);
+        memset(out->out, 0, b->rows * b->d_padded * sizeof *out->out);
         SIMD_CALL(attend_segment, b, out, first, last);
     }
     for (size_t r = 0; r < b->rows; r++) // others' values times 0, which may not be 0
@@ -239,13 +233,10 @@ static void attend(const struct attention_call *call, const struct attention_par
     struct attention_block block;
     struct attention_sums sums, one;
     block_open(&block, call, part);
-    if (segments_of(&block) == 0)
-        sums_start(&sums, &block);
-    else
-        attend_one(&block, 0, &sums);
-    for (int32_t s = 1; s < segments_of(&block); s++) {
-        attend_one(&block, s, &one);
-        sums_add(&sums, &one, block.rows, block.d_padded);
+    for (int32_t s = 0; s < segments_of(&block); s++) {
+        attend_one(&block, s, s ? &one : &sums);
+        if (s)
+            sums_add(&sums, &one, block.rows, block.d_padded);
     }
     write_out(call, &block, &sums);
 }
@@ -270,7 +261,6 @@ static void attend_chunk(void *context, size_t chunk) {
 static bool attend_split(const struct attention_call *call, size_t parts) {
     struct attention_split split;
     struct attention_part part = {0};
-    struct attention_sums none;
     size_t segments = 0, at = 0;
     if (!(split.blocks = scratch_get(SCRATCH_BLOCKS, parts * sizeof *split.blocks)))
         return false;
@@ -283,12 +273,10 @@ static bool attend_split(const struct attention_call *call, size_t parts) {
     team_run(segments, attend_chunk, &split);
     for (size_t i = 0; i < parts; i++) {
         const struct attention_block *b = &split.blocks[i];
-        struct attention_sums *first = &split.sums[at], *all = segments_of(b) ? first : &none;
-        if (segments_of(b) == 0)
-            sums_start(all, b);
+        struct attention_sums *first = &split.sums[at];
         for (int32_t s = 1; s < segments_of(b); s++)
-            sums_add(all, first + s, b->rows, b->d_padded);
-        write_out(call, b, all);
+            sums_add(first, first + s, b->rows, b->d_padded);
+        write_out(call, b, first);
         at += (size_t)segments_of(b);
     }
     return true;
